@@ -279,24 +279,18 @@ fn writes(
     if !wrote.is_empty() {
         wrote.push(']');
     }
-    let mut event_row = identity.row(ROOM + envelope.kind.len());
-    event_row.values(&(&envelope.kind, fate.as_str(), envelope.received_at));
     let mut ledger = identity.row(ROOM + envelope.kind.len() + 2 * wrote.len());
-    ledger.values(&(
-        &envelope.kind,
-        fate.as_str(),
-        envelope.received_at,
-        delivery.attempts,
-        envelope.verified.secret,
-        (!wrote.is_empty()).then_some(wrote),
-    ));
+    ledger.values(&(&envelope.kind, fate.as_str(), envelope.received_at));
+    let event_row = ledger.so_far();
+    let wrote = (!wrote.is_empty()).then_some(wrote);
+    ledger.values(&(delivery.attempts, envelope.verified.secret, wrote));
     let message = (config.keep_messages && envelope.generation == 0).then(|| {
         // Escaped quotes add a fifth in typical bodies.
         let mut row = identity.row(ROOM + delivery.text.len() * 5 / 4);
         row.values(&(&delivery.text,));
         row.end()
     });
-    let (ledger, event_row, event) = (ledger.end(), event_row.end(), EventKey::of(envelope));
+    let (ledger, event) = (ledger.end(), EventKey::of(envelope));
     Ok(Writes { index, event, fate, rows, ledger, event_row, message, counts })
 }
 

@@ -169,9 +169,9 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     )?;
     let mut views = database
         .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'view'")?;
-    let mut columns =
-        database.prepare(
-        "SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0 FROM pragma_table_info(?1)",
+    let mut columns = database.prepare(
+        "SELECT name, upper(type), \"notnull\", dflt_value IS NOT NULL, pk > 0
+         FROM pragma_table_info(?1)",
     )?;
     let mut indexes = database.prepare(
         "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)),

@@ -742,6 +742,16 @@ fn secrets_are_checked_only_on_request() {
     );
 }
 
+/// The columns of a table with a version.
+const GUARD: &str = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
+
+/// The same as [`with_rules`], with another migration.
+fn with_tables(rules: &str, migration: &str) -> tempfile::TempDir {
+    let folder = with_rules(rules);
+    std::fs::write(folder.path().join("app/1001_more.sql"), migration).unwrap();
+    folder
+}
+
 /// Writes a configuration with sources of Stripe and Clerk, and tables of its own.
 fn with_rules(rules: &str) -> tempfile::TempDir {
     let temporary = tempfile::tempdir().unwrap();
@@ -753,9 +763,8 @@ fn with_rules(rules: &str) -> tempfile::TempDir {
     let config = format!("{}[database]\nmigrations = \"app\"\n{rules}", sources.concat());
     std::fs::write(temporary.path().join("hookmill.toml"), config).unwrap();
     std::fs::create_dir(temporary.path().join("app")).unwrap();
-    let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
     let sql = format!(
-        "CREATE TABLE paid (id TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT, {guard}) STRICT;\n\
+        "CREATE TABLE paid (id TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT, {GUARD}) STRICT;\n\
          CREATE TABLE lines (invoice TEXT, id TEXT, a TEXT, b TEXT, PRIMARY KEY (invoice, id)) STRICT;\n\
          CREATE TABLE months (month TEXT PRIMARY KEY, amount INTEGER) STRICT;\n\
          ALTER TABLE customers ADD COLUMN tax_exempt TEXT;\n\
@@ -904,12 +913,11 @@ version = { unix_seconds = "created" }
 set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
 "#,
     );
-    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
     let mut sql = format!(
-        "CREATE TABLE \"order\" (id TEXT PRIMARY KEY, status TEXT, {guard}) STRICT;\n\
-         CREATE TABLE seats (id TEXT PRIMARY KEY, order_id TEXT, {guard}) STRICT;\n\
+        "CREATE TABLE \"order\" (id TEXT PRIMARY KEY, status TEXT, {GUARD}) STRICT;\n\
+         CREATE TABLE seats (id TEXT PRIMARY KEY, order_id TEXT, {GUARD}) STRICT;\n\
          CREATE INDEX seats_of_order ON seats (order_id);\n\
-         CREATE TABLE accounts (customer_id TEXT PRIMARY KEY, plan TEXT, {guard}) STRICT;\n\
+         CREATE TABLE accounts (customer_id TEXT PRIMARY KEY, plan TEXT, {GUARD}) STRICT;\n\
          -- A view of children reads the parents too.\n\
          CREATE VIEW children AS SELECT id FROM seats WHERE NOT EXISTS (\n\
              SELECT 1 FROM \"order\" AS parent WHERE parent.id = order_id AND parent._deleted = 1);\n"
@@ -942,7 +950,7 @@ set = { a = "id", b = "id", c = "id", d = "id", e = "id" }
 /// They pass a test with one object, and fail with two events in the wrong order.
 #[test]
 fn a_constraint_between_rows_is_a_warning() {
-    let folder = with_rules(
+    let folder = with_tables(
         r#"
 [[rules]]
 name = "seats"
@@ -952,29 +960,27 @@ key = { id = "data.object.id" }
 version = { unix_seconds = "created" }
 set = { customer = "data.object.customer", number = "data.object.number" }
 "#,
-    );
-    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
-    let sql = format!(
-        "CREATE TABLE seats (id TEXT PRIMARY KEY, customer TEXT REFERENCES customers (id), number TEXT, {guard}) STRICT;\n\
+        &format!(
+            "CREATE TABLE seats (id TEXT PRIMARY KEY, customer TEXT REFERENCES customers (id), number TEXT, {GUARD}) STRICT;\n\
          CREATE UNIQUE INDEX seats_by_number ON seats (number);"
+        ),
     );
-    std::fs::write(folder.path().join("app/1001_seats.sql"), sql).unwrap();
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
     exit code 0
     --- stdout
     --- stderr
     warning: hookmill.toml:13:8: rule "seats": the sample of `invoice.paid` becomes a dead letter: refused: rule `seats`: the store refused: FOREIGN KEY constraint failed
     warning: hookmill.toml:15:9: rule "seats".table: `seats` is UNIQUE in (number)
-      hint: if such a value moves from one object to another, the second event may arrive first and fails then; use an index that is not UNIQUE
+      hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
     warning: hookmill.toml:15:9: rule "seats".table: a foreign key of `seats` refers to `customers`
-      hint: an event that arrives before the row that it refers to fails until that is there; remove the foreign key
+      hint: an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key
     hookmill.toml: 2 sources and 32 rules, no errors, 3 warnings
     "#);
 }
 
 #[test]
 fn conditions_and_types_that_no_event_meets_are_warnings() {
-    let folder = with_rules(
+    let folder = with_tables(
         r#"
 [[rules]]
 name = "sessions"
@@ -987,12 +993,8 @@ tie = { precedence = { type = ["*.created", "*.endd", "*"] } }
 delete = ["session.removd", "session.revoked"]
 set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
 "#,
-    );
-    std::fs::write(
-        folder.path().join("app/1001_view.sql"),
         "CREATE VIEW live_paid AS SELECT id, a FROM paid WHERE _deleted = 0;",
-    )
-    .unwrap();
+    );
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
     exit code 0
     --- stdout
@@ -1011,7 +1013,7 @@ set = { a = "type", b = "type", c = "type", d = "type", e = "type" }
 
 #[test]
 fn a_rule_that_makes_a_sample_a_dead_letter_is_a_warning() {
-    let folder = with_rules(
+    let folder = with_tables(
         r#"
 [[rules]]
 extend = "stripe-customers"
@@ -1033,13 +1035,11 @@ key = { id = "data.object.metadata.tenant" }
 version = { unix_seconds = "created" }
 set = { at = { unix_seconds = "created" } }
 "#,
+        &format!(
+            "ALTER TABLE customers ADD COLUMN signup_day INTEGER;
+         CREATE TABLE failures (id TEXT PRIMARY KEY, at INTEGER, {GUARD}) STRICT;"
+        ),
     );
-    let guard = "_version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER";
-    let sql = format!(
-        "ALTER TABLE customers ADD COLUMN signup_day INTEGER;
-         CREATE TABLE failures (id TEXT PRIMARY KEY, at INTEGER, {guard}) STRICT;"
-    );
-    std::fs::write(folder.path().join("app/1001_failures.sql"), sql).unwrap();
     // Events without `metadata.tenant` become dead letters too, but only the user knows which ones have it.
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
     exit code 0

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Dev, hookmill, shown};
+use crate::{Dev, hookmill, printed, shown, succeeds, with_files};
 
 /// Rules for each kind of result of `explain`.
 const EXPLAINED: &str = r#"
@@ -15,7 +15,7 @@ scheme = "github"
 secrets = ["env:B"]
 
 [database]
-migrations = "migrations/app"
+migrations = "app"
 
 [retention]
 messages = "30d"
@@ -63,23 +63,21 @@ add = { n = 1 }
 
 /// A folder with [`EXPLAINED`], its tables, and bodies.
 fn explained() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(folder.path().join("migrations/app")).unwrap();
-    std::fs::write(folder.path().join("hookmill.toml"), EXPLAINED).unwrap();
     let sql = "CREATE TABLE things (id TEXT PRIMARY KEY, name TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
         _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
         CREATE TABLE counts (id TEXT PRIMARY KEY, n INTEGER) STRICT, WITHOUT ROWID;";
-    std::fs::write(folder.path().join("migrations/app/1000_things.sql"), sql).unwrap();
-    let write = |name: &str, body: &str| std::fs::write(folder.path().join(name), body).unwrap();
-    write("older.json", r#"{ "type": "thing.updated", "id": "thing_1", "at": 1, "name": "old" }"#);
+    let older = r#"{ "type": "thing.updated", "id": "thing_1", "at": 1, "name": "old" }"#;
     let newer =
         r#"{ "type": "thing.updated", "id": "thing_1", "at": 3, "name": "new", "parts": [] }"#;
-    write("newer.json", newer);
-    write("deleted.json", &newer.replace("updated", "deleted"));
-    write("unknown.json", &newer.replace("thing.updated", "unknown"));
-    write("odd.json", &newer.replace('3', "\"today\""));
-    write("no.json", "no");
-    folder
+    let files = [
+        ("older.json", older),
+        ("newer.json", newer),
+        ("deleted.json", &newer.replace("updated", "deleted")),
+        ("unknown.json", &newer.replace("thing.updated", "unknown")),
+        ("odd.json", &newer.replace('3', "\"today\"")),
+        ("no.json", "no"),
+    ];
+    with_files(EXPLAINED, sql, &files)
 }
 
 #[test]
@@ -148,8 +146,7 @@ fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     let folder = explained();
     let dev = Dev::start(folder.path());
     let send = ["send", "shop", "thing.updated", "--id", "evt_1", "--body", "older.json"];
-    let sent = hookmill(folder.path(), &send);
-    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    succeeds(folder.path(), &send);
     drop(dev);
     let counts = || {
         let data = folder.path().join(".hookmill/data.db");
@@ -165,8 +162,7 @@ fn the_changes_to_rows_are_explained_and_nothing_is_written() {
     assert_eq!(written, [(1, 0), (1, 1), (0, 0), (0, 0), (0, 0)]);
     let changes = |arguments: &[&str]| {
         let all = [&["explain", "shop", "--json"], arguments].concat();
-        let output = hookmill(folder.path(), &all);
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = succeeds(folder.path(), &all);
         let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
         let event = &explained[0];
         json!([event["outcome"], event["error"], event["rows"]])
@@ -207,8 +203,7 @@ fn a_row_that_a_newer_event_has_written_is_explained() {
     let why = |file: &str, sent: &[(&str, &str)]| {
         for (id, body) in sent {
             let send = ["send", "shop", "thing.updated", "--id", id, "--body", body];
-            let sent = hookmill(folder.path(), &send);
-            assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+            succeeds(folder.path(), &send);
         }
         let arguments = ["explain", "shop", "evt_0", "--file", file];
         let text = shown(folder.path(), &arguments);
@@ -242,7 +237,6 @@ fn a_row_that_a_newer_event_has_written_is_explained() {
 /// A version in a header, which the body does not have.
 #[test]
 fn a_header_is_sent_and_explained() {
-    let folder = tempfile::tempdir().unwrap();
     let config = r#"
 [sources.shop]
 scheme = "svix"
@@ -260,27 +254,19 @@ key = { id = "id" }
 version = { rfc3339 = "header:X-Sent-At" }
 set = { sent = "header:X-Sent-At" }
 "#;
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    std::fs::create_dir(folder.path().join("app")).unwrap();
-    write("hookmill.toml", config);
-    write(
-        "app/1000_things.sql",
-        "CREATE TABLE things (id TEXT PRIMARY KEY, sent TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
-         _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;",
-    );
-    write("thing.json", r#"{ "type": "thing", "id": "thing_1" }"#);
+    let sql = "CREATE TABLE things (id TEXT PRIMARY KEY, sent TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
+    let thing = ("thing.json", r#"{ "type": "thing", "id": "thing_1" }"#);
+    let folder = with_files(config, sql, &[thing]);
     let dev = Dev::start(folder.path());
     let header = ["--header", "X-Sent-At: 2026-01-31T10:00:00Z"];
     let send = ["send", "shop", "thing", "--id", "evt_1", "--body", "thing.json"];
-    let sent = hookmill(folder.path(), &[&send[..], &header].concat());
-    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    succeeds(folder.path(), &[&send[..], &header].concat());
     let without = hookmill(folder.path(), &["send", "shop", "thing", "--body", "thing.json"]);
     assert_eq!(without.status.code(), Some(1), "an event without its version is a dead letter");
     drop(dev);
     let explain = ["explain", "shop", "evt_2", "--file", "thing.json", "--json"];
-    let output = hookmill(folder.path(), &[&explain[..], &header].concat());
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let explained = printed(folder.path(), &[&explain[..], &header].concat());
     let sent = |row: &str| explained[0]["rows"][0][row]["sent"].clone();
     assert_eq!([sent("before"), sent("after")], ["2026-01-31T10:00:00Z"; 2]);
 }
@@ -288,7 +274,6 @@ set = { sent = "header:X-Sent-At" }
 /// JSON has neither an infinity nor bytes, and databases have both.
 #[test]
 fn rows_with_values_that_json_lacks_are_explained_and_tested() {
-    let folder = tempfile::tempdir().unwrap();
     let config = r#"
 [sources.shop]
 scheme = "svix"
@@ -311,27 +296,23 @@ given = [
 ]
 expect = [{ table = "totals", row = { id = "a", total = "Inf" } }]
 "#;
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    std::fs::create_dir(folder.path().join("app")).unwrap();
-    write("hookmill.toml", config);
-    write(
-        "app/1000_totals.sql",
-        "CREATE TABLE totals (id TEXT PRIMARY KEY, n INTEGER, total REAL DEFAULT 9e999, raw BLOB DEFAULT x'00ff') STRICT, WITHOUT ROWID;",
-    );
-    write("sold.json", r#"{ "type": "sold", "id": "a", "n": 1 }"#);
-    write("nul.json", r#"{ "type": "sold", "id": "a\u0000b", "n": 1 }"#);
-    write("beyond.json", r#"{ "type": "sold", "id": "a", "n": 1e999 }"#);
+    let sql = "CREATE TABLE totals (id TEXT PRIMARY KEY, n INTEGER, total REAL DEFAULT 9e999, raw BLOB DEFAULT x'00ff') STRICT, WITHOUT ROWID;";
+    let files = [
+        ("sold.json", r#"{ "type": "sold", "id": "a", "n": 1 }"#),
+        ("nul.json", r#"{ "type": "sold", "id": "a\u0000b", "n": 1 }"#),
+        ("beyond.json", r#"{ "type": "sold", "id": "a", "n": 1e999 }"#),
+    ];
+    let folder = with_files(config, sql, &files);
     let checked = shown(folder.path(), &["check"]);
     assert!(checked.starts_with("exit code 0"), "{checked}");
     let dev = Dev::start(folder.path());
     for id in ["1", "2"] {
         let send = ["send", "shop", "sold", "--id", id, "--body", "sold.json"];
-        assert_eq!(hookmill(folder.path(), &send).status.code(), Some(0));
+        succeeds(folder.path(), &send);
     }
     drop(dev);
     let explain = |file: &str| {
-        let output = hookmill(folder.path(), &["explain", "shop", "3", "--json", "--file", file]);
-        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = succeeds(folder.path(), &["explain", "shop", "3", "--json", "--file", file]);
         let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
         json!([explained[0]["error"], explained[0]["rows"]])
     };

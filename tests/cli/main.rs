@@ -52,6 +52,25 @@ fn hookmill(folder: &Path, arguments: &[&str]) -> Output {
     command(folder, arguments).output().unwrap()
 }
 
+/// The same; it must succeed.
+fn succeeds(folder: &Path, arguments: &[&str]) -> Output {
+    let output = hookmill(folder, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+    output
+}
+
+/// A folder with a configuration, a migration in its folder `app`, and other files.
+fn with_files(config: &str, migration: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
+    let temporary = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temporary.path().join("app")).unwrap();
+    let own = [("hookmill.toml", config), ("app/1000_own.sql", migration)];
+    for (name, text) in own.iter().chain(files) {
+        std::fs::write(temporary.path().join(name), text).unwrap();
+    }
+    temporary
+}
+
 /// Its output, parsed as JSON.
 fn printed(folder: &Path, arguments: &[&str]) -> Value {
     let output = hookmill(folder, arguments);

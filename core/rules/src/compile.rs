@@ -653,6 +653,23 @@ fn untyped(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> 
     Some(problem.hint("use TEXT or INTEGER; otherwise a number and its text would be two keys"))
 }
 
+/// An error if the columns of a child and of its parent may store one key as two texts.
+fn unlike(
+    (name, own): (&Located<String>, &TableColumn),
+    (parent, key): (&Located<String>, &TableColumn),
+) -> Option<ConfigError> {
+    untyped(parent, key).or_else(|| untyped(name, own)).or_else(|| {
+        let is_whole = |column: &TableColumn| fits(&column.kind, "INTEGER");
+        (is_whole(own) != is_whole(key)).then(|| {
+            let problem = format!(
+                "`{}` is {}, and the key of `{}` is {}",
+                own.name, own.kind, parent.value, key.kind
+            );
+            name.error(problem).hint("use the same type for both")
+        })
+    })
+}
+
 /// An error if two texts are one key of the table.
 fn folding(name: &Located<String>, table: &Table) -> Option<ConfigError> {
     table.folding.contains(&name.value).then(|| {
@@ -751,23 +768,11 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
                 table.newest().is_some_and(|newest| !newest.delete.is_empty())
             };
             let missing = writers.iter().filter(deleting).find(|(_, agreed, _)| !agreed.is_final);
-            let found = schema.tables.get(name);
-            let key = found.and_then(|table| table.columns.iter().find(|column| column.key));
-            if let Some(key) = key {
-                errors.extend(untyped(parent, key));
-                let own = schema.tables.get(child).and_then(|table| table.column(&column.value));
-                errors.extend(own.and_then(|own| untyped(column, own)));
-                let is_other = |own: &&TableColumn| {
-                    fits(&own.kind, "INTEGER") != fits(&key.kind, "INTEGER")
-                        && untyped(column, own).is_none()
-                };
-                if let Some(own) = own.filter(is_other) {
-                    let problem = column.error(format!(
-                        "`{}` is {}, and the key of `{name}` is {}",
-                        column.value, own.kind, key.kind
-                    ));
-                    errors.push(problem.hint("use the same type for both"));
-                }
+            let own = schema.tables.get(child).and_then(|table| table.column(&column.value));
+            let key = schema.tables.get(name);
+            let key = key.and_then(|table| table.columns.iter().find(|column| column.key));
+            if let (Some(own), Some(key)) = (own, key) {
+                errors.extend(unlike((column, own), (parent, key)));
             }
             if !schema.tables.contains_key(name) {
                 let problem = parent.error(format!("there is no table `{name}`"));

@@ -179,7 +179,7 @@ keys! {
     pub struct PrecedenceKeys {
         /// A column of `set`. It needs `order`.
         column: Option<String> = text("a column of `set`").optional().example("\"status\""),
-        /// Instead of `column`: a path of a text. It needs `order`.
+        /// Instead of `column`: a path of a text, a number or a boolean. It needs `order`.
         path: Option<Vec<ValuePath>> = form().optional().example("\"data.object.status\""),
         /// The texts of that column or at that path, weakest first. Any other value is weaker than all of them. A number or a boolean
         /// is in quotes here, too.
@@ -403,7 +403,7 @@ keys! {
         value: Option<Json> = scalar().optional(),
         /// A field of the event.
         event: Option<EventField> = choice(EventField::ALL.to_vec()).optional(),
-        /// A path to a text, a number or a boolean, stored as text.
+        /// A path to a text, a number or a boolean, stored as text. A number has one spelling: 12.50 is `12.5`.
         text: Option<Vec<ValuePath>> = form().optional(),
         /// A path to anything, stored as the text of its JSON.
         json: Option<Vec<ValuePath>> = form().optional(),

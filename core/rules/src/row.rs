@@ -252,6 +252,12 @@ impl RowWriter {
         self.row.fits()
     }
 
+    /// A row with the members so far, and no list.
+    pub fn so_far(&self) -> Row {
+        let text = format!("{}]", self.row.text);
+        Row { text, elements: String::new(), extent: self.row.extent }
+    }
+
     /// Ends the row.
     pub fn end(mut self) -> Row {
         self.row.text.push(']');

@@ -234,7 +234,7 @@ impl EventField {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// Stored as is: a text, a number, 1 and 0 for true and false, JSON for lists and objects.
+    /// Stored as is: a text, a number in one spelling, 1 and 0 for true and false, JSON for lists and objects.
     AsIs,
     /// The same, but the text of a number that a database would round. The compiler chooses it where a text can be stored.
     Exact,

@@ -184,11 +184,13 @@ async fn explained(
     let before = rows(&trial, &about).await?;
     let mut explained = Vec::new();
     for rule in &rules {
-        let mut shown = RuleOf::new(rule, &message.envelope.source);
-        if let RuleResult::Rows { about, .. } = &rule.result {
-            shown.outranked = outranked(&trial, about, &message.envelope.id).await?;
-        }
-        explained.push(shown);
+        let outranked = match &rule.result {
+            RuleResult::Rows { about, .. } => {
+                outranked(&trial, about, &message.envelope.id).await?
+            }
+            _ => Vec::new(),
+        };
+        explained.push(RuleOf::new(rule, &message.envelope.source, outranked));
     }
     let fate = trial.apply(std::slice::from_ref(delivery)).await.pop();
     let mut after = rows(&trial, &about).await?;
@@ -404,7 +406,11 @@ async fn outranked(
 }
 
 impl RuleOf {
-    fn new(Explained { rule, result }: &Explained<'_>, source: &str) -> Self {
+    fn new(
+        Explained { rule, result }: &Explained<'_>,
+        source: &str,
+        outranked: Vec<String>,
+    ) -> Self {
         let sql = || rule.sql.iter().map(|sql| sql.text.to_string()).collect();
         let (why, sql, parameters) = match result {
             RuleResult::NotNamed => {
@@ -438,7 +444,7 @@ impl RuleOf {
         };
         let carried_out = !parameters.is_empty();
         let of_source = rule.on.iter().any(|pattern| pattern.source == source);
-        let (name, outranked) = (rule.name.clone(), Vec::new());
+        let name = rule.name.clone();
         Self { name, of_source, carried_out, why, outranked, sql, parameters }
     }
 }

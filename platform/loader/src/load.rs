@@ -298,6 +298,8 @@ mod tests {
              CREATE TABLE members (team TEXT, id TEXT, name TEXT, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE backwards (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
              CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
+             CREATE TABLE numbers (id INTEGER PRIMARY KEY, {guard}) STRICT;
+             CREATE TABLE loose (id ANY PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE tally (id TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER) STRICT;
              CREATE TABLE folded (team TEXT, id TEXT COLLATE NOCASE, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
@@ -820,6 +822,17 @@ mod tests {
             faults(&list),
         ];
         insta::assert_snapshot!(refused.join("\n"));
+        insta::assert_snapshot!(child("parents = { customer = 'numbers', plan = 'loose' }"), @r#"
+        hookmill.toml:13:13: rule "child".parents.customer: `customer` is TEXT, and the key of `numbers` is INTEGER
+          hint: use the same type for both
+        error: hookmill.toml:13:24: rule "child".parents.customer: no rule writes the table `numbers`
+        error: hookmill.toml:13:35: rule "child".parents.plan: no index of `accounts` begins with plan, so each deletion of a parent would read the whole table
+          hint: CREATE INDEX … ON accounts (plan)
+        error: hookmill.toml:13:42: rule "child".parents.plan: no rule writes the table `loose`
+        error: hookmill.toml:13:42: rule "child".parents.plan: the type of the column `id` is ANY
+          hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
+        5 errors in the configuration
+        "#);
         let fits = "parents = { customer = 'accounts' }\ndelete = '*.deleted'\nfinal = true";
         assert_eq!(child(fits), "none");
     }

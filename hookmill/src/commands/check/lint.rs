@@ -1,5 +1,5 @@
-//! Warnings about rules: event types and paths that no sample of the provider knows, fields that a handler does not return,
-//! and tables with deleted rows that no view leaves out.
+//! Warnings about rules: event types and paths that no sample of the provider knows, conditions that no sample can meet,
+//! fields that a handler does not return, tables with deleted rows that no view leaves out, and constraints between rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +148,7 @@ fn constraints(
             }
             let problem = format!("a foreign key of `{name}` refers to `{parent}`");
             found.push(decl.table.error(problem).hint(
-                "an event that arrives before the row that it refers to fails until that is there; remove the foreign key",
+                "an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key",
             ));
         }
         let may_conflict = |columns: &&Vec<String>| {
@@ -160,7 +160,7 @@ fn constraints(
         found.extend(unique.filter(may_conflict).map(|columns| {
             let problem = format!("`{name}` is UNIQUE in ({})", columns.join(", "));
             decl.table.error(problem).hint(
-                "if such a value moves from one object to another, the second event may arrive first and fails then; use an index that is not UNIQUE",
+                "if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE",
             )
         }));
         warnings.insert(name, found);
