@@ -24,7 +24,7 @@ CREATE TABLE events (
     -- Which of the source's secrets had signed it, from 0 in the order of hookmill.toml.
     secret INTEGER NOT NULL,
     -- JSON: the rows that its rules name, [table, {column: value}] each, by their keys. A later event may have written them since.
-    wrote TEXT,
+    rows TEXT,
     PRIMARY KEY (source, id, generation)
 ) STRICT, WITHOUT ROWID;
 

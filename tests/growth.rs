@@ -203,7 +203,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 const HISTORY: [(&str, &str); 34] = [
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
-    ("events.wrote", "'[]'"),
+    ("events.rows", "'[]'"),
     // Few kinds of events and of errors, however many there are.
     ("event_kinds.source", "'source'"),
     ("event_kinds.type", "'type'"),

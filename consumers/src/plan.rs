@@ -98,7 +98,7 @@ pub(crate) struct Writes {
     /// Its row in the ledger.
     ledger: Row,
     /// The beginning of that row: source, id, generation, type, outcome and time of receipt. Most statements of Hookmill need no
-    /// more, and what the row wrote may be long.
+    /// more, and the rows that it names may be many.
     event_row: Row,
     /// Its row in `event_messages`, if messages are kept.
     message: Option<Row>,
@@ -161,7 +161,7 @@ impl EventKey {
 const LEDGER: &str = "\
 -- ledger
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, wrote)
+INSERT INTO events (source, id, generation, type, outcome, received_at, applied_at, attempts, secret, rows)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2, value ->> 6, value ->> 7,
     value ->> 8
 FROM rows";
@@ -275,15 +275,15 @@ fn writes(
         }
     }
     let fate = if unmatched { Fate::Recorded } else { Fate::Applied };
-    let RowBuilder { identity, rows, mut wrote, counts, .. } = builder;
-    if !wrote.is_empty() {
-        wrote.push(']');
+    let RowBuilder { identity, rows, mut named, counts, .. } = builder;
+    if !named.is_empty() {
+        named.push(']');
     }
-    let mut ledger = identity.row(ROOM + envelope.kind.len() + 2 * wrote.len());
+    let mut ledger = identity.row(ROOM + envelope.kind.len() + 2 * named.len());
     ledger.values(&(&envelope.kind, fate.as_str(), envelope.received_at));
     let event_row = ledger.so_far();
-    let wrote = (!wrote.is_empty()).then_some(wrote);
-    ledger.values(&(delivery.attempts, envelope.verified.secret, wrote));
+    let named = (!named.is_empty()).then_some(named);
+    ledger.values(&(delivery.attempts, envelope.verified.secret, named));
     let message = (config.keep_messages && envelope.generation == 0).then(|| {
         // Escaped quotes add a fifth in typical bodies.
         let mut row = identity.row(ROOM + delivery.text.len() * 5 / 4);
@@ -316,8 +316,8 @@ pub(crate) struct RowBuilder<'e> {
     identity: Identity,
     /// Rows by rule: the rule's index, and the row.
     pub(crate) rows: Vec<(usize, Row)>,
-    /// An open JSON array with the tables and keys of the written rows; for lists, the owner's key.
-    wrote: String,
+    /// An open JSON array with the tables and keys of the rows that its rules name; for lists, the owner's key.
+    named: String,
     /// The counts of the rows.
     counts: RowCounts,
 }
@@ -325,8 +325,8 @@ pub(crate) struct RowBuilder<'e> {
 impl<'e> RowBuilder<'e> {
     pub(crate) fn of(envelope: &'e Envelope, limits: Limits, now: Timestamp) -> Self {
         let identity = Identity::new(&envelope.source, &envelope.id, envelope.generation);
-        let (rows, wrote, counts) = (Vec::new(), String::new(), RowCounts::default());
-        Self { envelope, now, left: limits, limits, identity, rows, wrote, counts }
+        let (rows, named, counts) = (Vec::new(), String::new(), RowCounts::default());
+        Self { envelope, now, left: limits, limits, identity, rows, named, counts }
     }
 
     /// Counts a row of this size before it is built: one event must not use the memory of all others.
@@ -443,9 +443,9 @@ impl<'e> RowBuilder<'e> {
                 }
                 self.fetched(&mut row, &rule.name, (guard.as_ref(), order), scope, body)?;
                 self.keep((number, rule), row.end())?;
-                self.wrote(&rule.name, table, columns, scope)?;
+                self.name_row(&rule.name, table, columns, scope)?;
             }
-            (Effect::Rows { table, guard, owner, columns }, each) => {
+            (Effect::Rows { table, guard, owner, columns, keys }, each) => {
                 let deleted = guard.deletes(scope);
                 let list = each.as_ref().map(|each| each.list.json(scope));
                 // An event without the list does not change it.
@@ -468,7 +468,7 @@ impl<'e> RowBuilder<'e> {
                 self.fetched(&mut row, &rule.name, (Some(guard), order), scope, body)?;
                 if let Some(each) = each {
                     let own_order = order.filter(|_| each.more.is_some());
-                    row.list(&self.envelope.id, whose.iter().map(Option::as_deref));
+                    row.list(&self.envelope.id, whose.iter().map(Option::as_deref), *keys);
                     let mut shared = Shared::default();
                     elements(rule, each, scope, |element| {
                         shared.read(&rule.name, columns, scope)?;
@@ -481,7 +481,7 @@ impl<'e> RowBuilder<'e> {
                     })?;
                 }
                 self.keep((number, rule), row.end())?;
-                self.wrote(&rule.name, table, owner, scope)?;
+                self.name_row(&rule.name, table, owner, scope)?;
             }
             (Effect::Send { send, data, delay }, _) => {
                 let row = self.sent((number, rule), send, data, scope, self.now + *delay)?;
@@ -608,27 +608,27 @@ impl<'e> RowBuilder<'e> {
         row
     }
 
-    /// Records the table and the key of the written row as a JSON object.
-    fn wrote(
+    /// Records a row that a rule names: its table, and its key as a JSON object.
+    fn name_row(
         &mut self,
         rule: &str,
         table: &str,
         columns: &[Column],
         scope: Scope<'_>,
     ) -> Result<(), Fate> {
-        self.wrote.reserve(ROOM);
-        self.wrote.push_str(if self.wrote.is_empty() { "[[" } else { ",[" });
-        push_json(&mut self.wrote, &table);
+        self.named.reserve(ROOM);
+        self.named.push_str(if self.named.is_empty() { "[[" } else { ",[" });
+        push_json(&mut self.named, &table);
         let mut before = ",{";
         for column in columns.iter().filter(|column| column.required) {
             let value = column.json(scope).map_err(|error| value_error(rule, error))?;
-            self.wrote.push_str(before);
-            push_json(&mut self.wrote, &column.name);
-            self.wrote.push(':');
-            self.wrote.push_str(value.as_deref().unwrap_or("null"));
+            self.named.push_str(before);
+            push_json(&mut self.named, &column.name);
+            self.named.push(':');
+            self.named.push_str(value.as_deref().unwrap_or("null"));
             before = ",";
         }
-        self.wrote.push_str("}]");
+        self.named.push_str("}]");
         Ok(())
     }
 

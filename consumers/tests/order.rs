@@ -1,5 +1,6 @@
 //! Any events about a few objects, with many equal versions, in any order and batches and with any duplicates: the tables are
-//! those of the greatest events. The oracle compares events member by member, as structures, and knows no packed number.
+//! those of the greatest events. The oracle compares events member by member, as structures, and knows no packed number. Ids
+//! and versions are numbers in any spelling.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use hookmill_consumers::Fate;
 use hookmill_core::delivery::{Delivery, Verdict};
 use proptest::prelude::*;
-use serde_json::{Value, json};
 use support::{Fixture, event};
 
 const RULES: &str = r#"
@@ -73,7 +73,7 @@ delete = ["thing.deleted", { status = "done" }]
 [[rules]]
 name = "picked"
 on = "s:thing.*"
-when = [{ status = ["new", "done"] }, { "nothing | status" = "open", owner = "o1" }]
+when = [{ status = ["new", "done"] }, { "nothing | status" = "open", by = "o1" }]
 table = "picked"
 key = { id = "id" }
 version = "at"
@@ -129,17 +129,17 @@ parents = { owner = "kept" }
 const TABLES: &str = "
 CREATE TABLE kept (id TEXT PRIMARY KEY, status TEXT, owner TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE items (thing TEXT, id TEXT, status TEXT, PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
+CREATE TABLE items (thing INTEGER, id INTEGER, status TEXT, PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
 CREATE TABLE parts (thing TEXT, id TEXT, status TEXT, _version INTEGER, _precedence INTEGER, _event_id TEXT,
     PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
 CREATE TABLE picked (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE removed (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+CREATE TABLE removed (id INTEGER PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE updated (name TEXT PRIMARY KEY, thing TEXT UNIQUE, status TEXT, _version INTEGER, _precedence INTEGER,
     _event_id TEXT, _deleted INTEGER) STRICT, WITHOUT ROWID;
-INSERT INTO updated (name, thing) VALUES ('ada', 'o0'), ('grace', 'o1'), ('ines', 'o2');
-CREATE TABLE revived (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+INSERT INTO updated (name, thing) VALUES ('ada', '10'), ('grace', '20'), ('ines', '30');
+CREATE TABLE revived (id INTEGER PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE children (id TEXT PRIMARY KEY, owner TEXT, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -159,6 +159,34 @@ struct Sent {
     items: Option<[bool; 3]>,
     /// Whether the list goes on elsewhere.
     more: bool,
+    /// The spellings of the object, the owner, the version and the items.
+    spellings: [Spelling; 4],
+}
+
+/// A spelling of a number in JSON.
+#[derive(Clone, Copy, Debug)]
+enum Spelling {
+    Plain,
+    Fraction,
+    Exponent,
+    Text,
+}
+
+impl Spelling {
+    /// Ten times a number of one digit.
+    fn tens(self, number: impl std::fmt::Display) -> String {
+        match self {
+            Self::Plain => format!("{number}0"),
+            Self::Fraction => format!("{number}0.00"),
+            Self::Exponent => format!("{number}e1"),
+            Self::Text => format!("\"{number}0\""),
+        }
+    }
+}
+
+/// The key of an object, as a column of texts stores it.
+fn key(object: u8) -> String {
+    format!("{}0", object + 1)
 }
 
 impl Sent {
@@ -166,20 +194,22 @@ impl Sent {
         self.action == "deleted" || (self.family != "child" && self.status == "done")
     }
 
-    fn body(&self) -> Value {
-        let mut body = json!({ "id": format!("o{}", self.object), "owner": format!("o{}", self.owner), "status": self.status, "more": self.more });
-        if let Some(version) = self.version {
-            body["at"] = version.into();
-        }
-        if let Some(items) = self.items {
-            body["items"] = items
-                .iter()
-                .enumerate()
-                .filter(|(_, is)| **is)
-                .map(|(i, _)| format!("i{i}"))
-                .collect();
-        }
-        body
+    fn body(&self) -> String {
+        let [object, owner, version, item] = self.spellings;
+        let (id, of) = (object.tens(self.object + 1), owner.tens(self.owner + 1));
+        // A version is no text.
+        let version = if let Spelling::Text = version { Spelling::Plain } else { version };
+        let at = self.version.map(|at| format!(r#","at":{}"#, version.tens(at + 1)));
+        let items = self.items.map(|items| {
+            let items = (1..).zip(items).filter(|(_, is)| *is);
+            let items: Vec<_> = items.map(|(number, _)| item.tens(number)).collect();
+            format!(r#","items":[{}]"#, items.join(","))
+        });
+        let Self { owner, status, more, .. } = self;
+        let rest = [at, items].into_iter().flatten().collect::<String>();
+        format!(
+            r#"{{"id":{id},"owner":{of},"by":"o{owner}","status":"{status}","more":{more}{rest}}}"#
+        )
     }
 }
 
@@ -202,7 +232,7 @@ fn order(sent: &Sent, id: &str) -> Order {
     let deletes = sent.deletes();
     Order {
         is_final: deletes && (is_thing || sent.version.is_none()),
-        version: sent.version.unwrap_or(0),
+        version: sent.version.map_or(0, |version| version + 1),
         deletes,
         not_created: is_thing && !deletes && sent.action != "created",
         status: if sent.family == "child" || deletes { 0 } else { status },
@@ -225,14 +255,31 @@ fn any_sent() -> impl Strategy<Value = Sent> {
         prop_oneof![4 => Just("new"), 4 => Just("open"), 1 => Just("done"), 2 => Just("odd")];
     let items = prop::option::weighted(0.8, any::<[bool; 3]>());
     let items = (items, prop::bool::weighted(0.4));
-    (family, action, (0_u8..3, 0_u8..3), (0_i64..3, prop::bool::weighted(0.3)), status, items)
-        .prop_map(|(family, action, (object, owner), (version, missing), status, (items, more))| {
-            let version_given = Some(version);
+    let spelling = prop::sample::select(vec![
+        Spelling::Plain,
+        Spelling::Fraction,
+        Spelling::Exponent,
+        Spelling::Text,
+    ]);
+    let spellings = prop::array::uniform4(spelling);
+    let version = (0_i64..3, prop::bool::weighted(0.3));
+    (family, action, (0_u8..3, 0_u8..3), version, status, items, spellings).prop_map(
+        |(
+            family,
+            action,
+            (object, owner),
+            (version, missing),
+            status,
+            (items, more),
+            spellings,
+        )| {
+            let version = Some(version);
             let sent =
-                Sent { family, action, object, owner, version: version_given, status, items, more };
-            let version = sent.version.filter(|_| !(missing && sent.deletes()));
+                Sent { family, action, object, owner, version, status, items, more, spellings };
+            let version = version.filter(|_| !(missing && sent.deletes()));
             Sent { version, ..sent }
-        })
+        },
+    )
 }
 
 /// Tables by name: rows by key, as texts.
@@ -261,12 +308,12 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
         tables.get_mut(table).unwrap().insert(key, row);
     };
     let flag = |deleted: bool| if deleted { "1" } else { "0" };
-    for (name, thing) in [("ada", "o0"), ("grace", "o1"), ("ines", "o2")] {
+    for (name, thing) in [("ada", "10"), ("grace", "20"), ("ines", "30")] {
         put("updated", name.to_owned(), &[thing, "NULL", "NULL", "NULL"]);
     }
     let mut gone = BTreeSet::new();
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "thing") {
-        let (key, owner) = (format!("o{object}"), format!("o{}", sent.owner));
+        let (key, owner) = (key(object), key(sent.owner));
         let deleted = sent.deletes();
         put("kept", key.clone(), &[sent.status, &owner, id, flag(deleted)]);
         let name = ["ada", "grace", "ines"][usize::from(object)];
@@ -282,7 +329,7 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
         greatest(sent, |sent| sent.family == "thing" && (sent.items.is_some() || sent.deletes()))
     {
         for item in (0..3).filter(|item| !sent.deletes() && sent.items.unwrap()[*item]) {
-            put("items", format!("o{object} i{item}"), &[sent.status]);
+            put("items", format!("{} {}0", key(object), item + 1), &[sent.status]);
         }
     }
     // Of the whole lists, the greatest; then the parts that are greater, each for its own rows.
@@ -298,7 +345,7 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
             parts.into_iter().filter(|(of, _)| whole.as_ref().is_none_or(|(whole, _)| of > whole));
         for (_, sent) in whole.clone().into_iter().chain(newer) {
             for item in (0..3).filter(|item| !sent.deletes() && sent.items.unwrap()[*item]) {
-                put("parts", format!("o{object} i{item}"), &[sent.status]);
+                put("parts", format!("{} {}0", key(object), item + 1), &[sent.status]);
             }
         }
     }
@@ -308,18 +355,14 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
                 || (sent.status == "open" && sent.owner == 1))
     };
     for (object, (id, sent)) in greatest(sent, is_picked) {
-        put("picked", format!("o{object}"), &[sent.status, id, flag(sent.deletes())]);
+        put("picked", key(object), &[sent.status, id, flag(sent.deletes())]);
     }
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "other") {
-        put("revived", format!("o{object}"), &[sent.status, id, flag(sent.deletes())]);
+        put("revived", key(object), &[sent.status, id, flag(sent.deletes())]);
     }
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "child") {
         let deleted = sent.deletes() || gone.contains(&sent.owner);
-        put(
-            "children",
-            format!("o{object}"),
-            &[&format!("o{}", sent.owner), sent.status, id, flag(deleted)],
-        );
+        put("children", key(object), &[&key(sent.owner), sent.status, id, flag(deleted)]);
     }
     tables
 }
@@ -334,9 +377,9 @@ fn tables(fixture: &Fixture) -> Tables {
         ("items", "thing || ' ' || id, status"),
         ("parts", "thing || ' ' || id, status"),
         ("picked", "id, status, _event_id, CAST(_deleted AS TEXT)"),
-        ("removed", "id, status, _event_id"),
+        ("removed", "CAST(id AS TEXT), status, _event_id"),
         ("updated", "name, thing, status, _event_id, CAST(_deleted AS TEXT)"),
-        ("revived", "id, status, _event_id, CAST(_deleted AS TEXT)"),
+        ("revived", "CAST(id AS TEXT), status, _event_id, CAST(_deleted AS TEXT)"),
         ("children", "id, owner, status, _event_id, CAST(_deleted AS TEXT)"),
     ]
     .into_iter()
@@ -364,7 +407,7 @@ proptest! {
         }
         let delivery = |number: usize| -> Delivery {
             let (id, sent) = &sent[number];
-            event(id, &format!("{}.{}", sent.family, sent.action), &sent.body().to_string(), 1)
+            event(id, &format!("{}.{}", sent.family, sent.action), &sent.body(), 1)
         };
         let fixture = Fixture::new(RULES, TABLES);
         let mut sizes = sizes.into_iter().cycle();

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 
 use hookmill_core::schema::{Schema, Table, TableColumn};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use thiserror::Error;
 
@@ -114,6 +115,10 @@ pub fn apply(
     migrations: &[Migration],
 ) -> Result<Vec<String>, MigrationError> {
     let record = MigrationError::Record;
+    // By default, SQLite takes a column in double quotes that does not exist for a text.
+    for texts in [DbConfig::SQLITE_DBCONFIG_DQS_DDL, DbConfig::SQLITE_DBCONFIG_DQS_DML] {
+        database.set_db_config(texts, false).map_err(record)?;
+    }
     database
         .execute_batch(
             "CREATE TABLE IF NOT EXISTS d1_migrations(
@@ -359,6 +364,19 @@ mod tests {
         let mut database = Connection::open_in_memory().unwrap();
         assert_eq!(apply(&mut database, &own()).unwrap().len(), own().len());
         assert_eq!(apply(&mut database, &own()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_name_in_double_quotes_is_no_text() {
+        let mut database = Connection::open_in_memory().unwrap();
+        let migration = |sql: &str| Migration { name: "1000_a.sql".into(), sql: sql.into() };
+        let view = "CREATE TABLE a (x); CREATE VIEW v AS SELECT \"y\" FROM a;";
+        apply(&mut database, &[migration(view)]).unwrap();
+        let broken = schema(&database).unwrap().broken_views;
+        assert!(broken["v"].contains("no such column"), "{broken:?}");
+        let mut database = Connection::open_in_memory().unwrap();
+        let default = "CREATE TABLE a (x); INSERT INTO a VALUES (\"y\");";
+        apply(&mut database, &[migration(default)]).unwrap_err();
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn the_example_configuration_is_valid() {
     insta::assert_snapshot!(shown(example.path(), &["check", "--json"]), @r#"
     exit code 0
     --- stdout
-    {"errors":[],"valid":true,"warnings":[]}
+    {"errors":[],"notes":[],"valid":true,"warnings":[]}
     --- stderr
     "#);
 }
@@ -470,7 +470,7 @@ fn a_configuration_with_errors_is_rejected_before_anything_starts() {
     insta::assert_snapshot!(shown(temporary.path(), &["check", "--json"]), @r#"
     exit code 1
     --- stdout
-    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and use its name: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"not the name of a secret; never write a secret into this file"}],"valid":false,"warnings":[]}
+    {"errors":[{"column":10,"file":"hookmill.toml","hint":"did you mean `stripe`?","key":"sources.a.scheme","line":2,"problem":"found \"strip\""},{"column":12,"file":"hookmill.toml","hint":"put the secret into an environment variable and use its name: \"env:STRIPE_WEBHOOK_SECRET\"","key":"sources.a.secrets[0]","line":3,"problem":"not the name of a secret; never write a secret into this file"}],"notes":[],"valid":false,"warnings":[]}
     --- stderr
     error: the configuration is not valid
     "#);
@@ -579,7 +579,7 @@ fn workers_that_do_not_fit_together_are_an_error() {
     2 errors in the configuration
     exit code 1
     --- stdout
-    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:59:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"valid":false,"warnings":[]}
+    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:59:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"notes":[],"valid":false,"warnings":[]}
     --- stderr
     error: the configuration is not valid
     "#
@@ -700,7 +700,7 @@ fn secrets_are_checked_only_on_request() {
     error: source `stripe`: STRIPE_WEBHOOK_SECRET has 13 bytes; a secret needs at least 16, or it can be guessed
 
     exit code 1
-    {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"valid":false,"warnings":[]}
+    {"errors":[{"problem":"RESEND_API_KEY is not set; it must contain the key for resend"}],"notes":[],"valid":false,"warnings":[]}
     note: source `stripe`: STRIPE_WEBHOOK_SECRET_NEXT is not set; another secret of the source is
     error: the configuration is not valid
     "#
@@ -962,19 +962,31 @@ set = { customer = "data.object.customer", number = "data.object.number" }
 "#,
         &format!(
             "CREATE TABLE seats (id TEXT PRIMARY KEY, customer TEXT REFERENCES customers (id), number TEXT, {GUARD}) STRICT;\n\
-         CREATE UNIQUE INDEX seats_by_number ON seats (number);"
+         CREATE UNIQUE INDEX seats_by_number ON seats (number);\n\
+         CREATE UNIQUE INDEX seats_by_customer ON seats (customer) WHERE number IS NULL;\n\
+         CREATE UNIQUE INDEX customers_by_email ON customers (lower(email));\n\
+         CREATE TABLE discounts (item TEXT, subscription TEXT, FOREIGN KEY (subscription, item)\n\
+             REFERENCES subscription_items (subscription_id, id)) STRICT;\n\
+         CREATE TABLE labels (id TEXT PRIMARY KEY, item TEXT, subscription TEXT, FOREIGN KEY (subscription, item)\n\
+             REFERENCES subscription_items (subscription_id, id) ON DELETE CASCADE) STRICT;"
         ),
     );
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
     exit code 0
     --- stdout
     --- stderr
+    warning: hookmill.toml:4:10: sources.stripe.preset: `customers` is UNIQUE in (an expression)
+      hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
+    warning: hookmill.toml:4:10: sources.stripe.preset: a foreign key of `discounts` refers to `subscription_items`, whose rows rules remove
+      hint: an event that removes such a row is retried, and then becomes a dead letter; remove the foreign key, or add ON DELETE CASCADE
     warning: hookmill.toml:13:8: rule "seats": the sample of `invoice.paid` becomes a dead letter: refused: rule `seats`: the store refused: FOREIGN KEY constraint failed
+    warning: hookmill.toml:15:9: rule "seats".table: `seats` is UNIQUE in (customer) for some rows
+      hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
     warning: hookmill.toml:15:9: rule "seats".table: `seats` is UNIQUE in (number)
       hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
     warning: hookmill.toml:15:9: rule "seats".table: a foreign key of `seats` refers to `customers`
       hint: an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key
-    hookmill.toml: 2 sources and 32 rules, no errors, 3 warnings
+    hookmill.toml: 2 sources and 32 rules, no errors, 6 warnings
     "#);
 }
 
@@ -1242,7 +1254,7 @@ set = { z = "data.object.customer", b = "data." }
 }
 
 #[test]
-fn versions_that_are_not_the_providers_are_warnings() {
+fn a_note_says_what_a_version_costs_that_the_body_lacks() {
     let folder = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
     std::fs::create_dir(folder.path().join("m")).unwrap();
@@ -1261,20 +1273,113 @@ fn versions_that_are_not_the_providers_are_warnings() {
         )
     };
     write("m/1000_app.sql", &(table("arrived") + &table("sent")));
-    let output = hookmill(folder.path(), &["check"]);
-    assert!(output.status.success());
-    let text = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("warning: hookmill.toml:14:11: rule \"arrived\".version: the order of arrival is not the order of events"), "{text}");
-    assert!(text.contains("warning: hookmill.toml:20:11: rule \"sent\".version: the version is in a header, which signatures rarely cover"), "{text}");
+    insta::assert_snapshot!(shown(folder.path(), &["check", "--deny-warnings"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    note: hookmill.toml:14:11: rule "arrived".version: the order of arrival is not the order of events
+      hint: a late retry of the provider overwrites newer rows; if the provider sends a time in a header, use it: version = { rfc3339 = "header:X-Sent-At" }
+    note: hookmill.toml:20:11: rule "sent".version: the version is in a header, which signatures rarely cover
+      hint: with another header, a captured request can overwrite newer rows; if the body has a version, use it alone
+    hookmill.toml: 1 source and 2 rules, no errors
+    "#);
+    let found = crate::printed(folder.path(), &["check", "--json"]);
+    assert_eq!(found["notes"][0]["line"], 14, "{found}");
     // A header that no source keeps.
     let text = std::fs::read_to_string(folder.path().join("hookmill.toml")).unwrap();
     write("hookmill.toml", &text.replace("keep_headers = [\"X-Sent-At\"]", ""));
-    let output = hookmill(folder.path(), &["check"]);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("no source of this rule keeps the header \"x-sent-at\""), "{text}");
-    assert!(text.contains("add to [sources.shop]: keep_headers = [\"x-sent-at\"]"), "{text}");
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:20:11: rule "sent".version: no source of this rule keeps the header "x-sent-at"
+      hint: add to [sources.shop]: keep_headers = ["x-sent-at"]
+    1 error in the configuration
+    "#);
+    // A misspelled one.
+    write("hookmill.toml", &text.replace("\"header:X-Sent-At\"", "\"header:X-Send-At\""));
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: hookmill.toml:20:11: rule "sent".version: no source of this rule keeps the header "x-send-at"
+      hint: did you mean `header:x-sent-at`?
+    1 error in the configuration
+    "#);
+}
+
+/// A test may leave out members, so only a path that is like another is a warning.
+#[test]
+fn a_path_that_no_test_has_is_a_warning_if_it_is_like_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
+    std::fs::create_dir(folder.path().join("m")).unwrap();
+    let config = r#"
+[sources.shop]
+scheme = "token"
+secrets = ["env:SHOP"]
+signature = { header = "X-Token" }
+event = { id = "id", type = "type" }
+
+[sources.stripe]
+scheme = "stripe"
+secrets = ["env:A"]
+preset = "stripe"
+
+[database]
+migrations = "m"
+
+[[rules]]
+name = "orders"
+on = "shop:order.*"
+when = { "order.state" = "1" }
+table = "orders"
+key = { id = "order.id" }
+version = "order.versoin"
+set = { note = "order.note", state = "order.state" }
+
+[[rules]]
+name = "returns"
+on = "shop:return.made"
+table = "returns"
+key = { id = "return.id" }
+version = "return.version"
+
+# Of the test alone: no sample has it.
+[[rules]]
+extend = "stripe-customers"
+set = { surname = "data.object.surname" }
+
+[[tests]]
+given = [{ source = "shop", file = "order.json" }, { source = "stripe", file = "customer.json" }]
+expect = { table = "orders", rows = 0 }
+"#;
+    write("hookmill.toml", config);
+    write(
+        "order.json",
+        r#"{"id":"e1","type":"order.made","order":{"id":"o1","version":1,"state":1}}"#,
+    );
+    write(
+        "customer.json",
+        r#"{"id":"e2","type":"customer.updated","created":1,"data":{"object":{"id":"cus_1","surname":"Lovelace"}}}"#,
+    );
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id TEXT PRIMARY KEY, note TEXT, state TEXT, {GUARD}) STRICT;\n"
+        )
+    };
+    let own = "ALTER TABLE customers ADD COLUMN surname TEXT;\n";
+    write("m/1000_app.sql", &(table("orders") + &table("returns") + own));
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:17:8: rule "orders": the value at `order.state` is a number in every test, and a condition compares it with a text
+      hint: it never equals; write the value without quotes
+    warning: hookmill.toml:22:11: rule "orders".version: no test of `order.*` has `order.versoin`
+      hint: did you mean `version`?
+    hookmill.toml: 2 sources and 23 rules, no errors, 2 warnings; 1 test passed
+    "#);
 }
 
 #[test]

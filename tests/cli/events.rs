@@ -52,7 +52,7 @@ fn an_event_is_found_with_its_history_on_the_queue_and_off_it() {
         let lines: Vec<_> = story.lines().map(|line| line.split_whitespace().nth(1)).collect();
         assert_eq!(lines, [Some("WHAT"), Some("received"), Some("applied")], "{story}");
         assert!(story.contains("secret 0, type customer.created"), "{story}");
-        assert!(story.contains("wrote customers (id cus_HMsample0001)"), "{story}");
+        assert!(story.contains("rows customers (id cus_HMsample0001)"), "{story}");
         let (_, story) = run(&["events", "show", "stripe", "evt_1", "--json"]);
         assert_eq!(serde_json::from_str::<Value>(&story).unwrap()["steps"][0]["what"], "received");
         let (_, body) = run(&["events", "show", "stripe", "evt_1", "--body"]);

@@ -39,6 +39,7 @@ add = { total = { integer = "data.object.total" } }
             r#""id": "sub_1", "customer": "cus_1", "plan": "team""#,
         ),
         ("paid", "invoice.paid", r#""id": "in_1", "customer": "cus_1", "total": 4900"#),
+        ("drawn", "quote.drawn", r#""id": "qt_1", "customer": "cus_1""#),
         ("half", "invoice.paid", r#""id": "in_2", "customer": "cus_1", "total": 0.5"#),
     ] {
         let body = format!(
@@ -182,6 +183,11 @@ expect = [{ error = "day" }, { outcome = "applied" }]
 name = "emails"
 given = { source = "clerk", file = "signed-up.json" }
 expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
+
+[[tests]]
+name = "no rule"
+given = { source = "stripe", file = "drawn.json" }
+expect = { table = "spent", rows = 1 }
 "#;
     insta::assert_snapshot!(shown(with_tests(failing).path(), &["test"]), @r#"
     exit code 1
@@ -189,6 +195,7 @@ expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
     failed: a dead letter explains what is missing
     failed: another error
     failed: emails
+    failed: no rule
     --- stderr
     error: hookmill.toml:140:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected
         customer = "cus_1"
@@ -210,7 +217,9 @@ expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
         to = ["ada@example.com"]
     error: hookmill.toml:150:27: test "emails".expect[1]: 0 sms sent, not 1
     error: hookmill.toml:150:42: test "emails".expect[2]: 0 tracking events sent, not 1
-    error: 3 of 3 tests failed
+    error: hookmill.toml:155:10: test "no rule".expect: `spent` has 0 rows, not 1
+        no rule matches an event: its type is `stripe:quote.drawn`
+    error: 4 of 4 tests failed
     "#);
 }
 

@@ -76,11 +76,11 @@ fn rows_are_written_again_and_nothing_is_counted_or_sent_twice() {
     let applied = timeline["steps"].as_array().unwrap().iter();
     let applied = applied
         .filter(|step| step["what"] == "applied")
-        .map(|step| (step["detail"]["generation"].clone(), step["detail"]["wrote"].clone()));
-    let wrote = json!([["guarded", { "id": "row" }]]);
+        .map(|step| (step["detail"]["generation"].clone(), step["detail"]["rows"].clone()));
+    let rows = json!([["guarded", { "id": "row" }]]);
     assert_eq!(
         applied.collect::<Vec<_>>(),
-        [(json!(0), wrote.clone()), (json!(1), wrote), (json!(3), Value::Null)]
+        [(json!(0), rows.clone()), (json!(1), rows), (json!(3), Value::Null)]
     );
     let received = timeline["steps"].as_array().unwrap().iter();
     assert_eq!(received.filter(|step| step["what"] == "received").count(), 1);

@@ -324,11 +324,6 @@ impl<'s> Item<'s> {
         self.document.report(error);
     }
 
-    /// Adds a warning.
-    pub fn warn(&self, warning: ConfigError) {
-        self.document.warn(warning);
-    }
-
     /// Reports a value of the right type that does not fit.
     pub fn unexpected(&self, found: impl Display, expected: &str) {
         let problem = self.here.error(format!("found {found}"));

@@ -129,7 +129,11 @@ fn check_headers(rule: &RuleDecl, surroundings: &Surroundings) -> Vec<ConfigErro
     let error = |(here, name): (Located<()>, &String)| {
         let error = here.error(format!("no source of this rule keeps the header {name:?}"));
         let source = rule.on.first().map_or("NAME", |on| &on.source);
-        error.hint(format!("add to [sources.{source}]: keep_headers = [{name:?}]"))
+        let kept = rule.on.iter().filter_map(|on| surroundings.headers.get(&on.source)).flatten();
+        match nearest(name, kept.map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `header:{near}`?")),
+            None => error.hint(format!("add to [sources.{source}]: keep_headers = [{name:?}]")),
+        }
     };
     headers.map(error).collect()
 }
@@ -288,10 +292,7 @@ fn compile_table(
         return Err(vec![error.hint("use a table of your application")]);
     }
     let Some(table) = schema.tables.get(table_name) else {
-        let error = rule.table.error(format!("there is no table `{table_name}`"));
-        let tables =
-            schema.tables.keys().map(String::as_str).filter(|name| !OWN_TABLES.contains(name));
-        return Err(vec![error.suggest(table_name, tables)]);
+        return Err(vec![no_table(&rule.table, schema)]);
     };
 
     // Columns that other rules of the table set, and this one does not.
@@ -374,7 +375,8 @@ fn compile_table(
             let ties = provider.map(|_| target.ties_of_list(owners));
             let lists = target.replace(owners, whole.more.is_some());
             let sql = ties.into_iter().chain(lists).collect();
-            (sql, Effect::Rows { table, guard, owner: columns, columns: rows })
+            let keys = target.key.len() - owners;
+            (sql, Effect::Rows { table, guard, owner: columns, columns: rows, keys })
         }
     })
 }
@@ -493,6 +495,18 @@ fn compile_send(
         }
     };
     if errors.is_empty() { Ok(Effect::Send { send, data, delay }) } else { Err(errors) }
+}
+
+/// The error about the name of a table that does not exist.
+pub fn no_table(name: &Located<String>, schema: &Schema) -> ConfigError {
+    let error = name.error(format!("there is no table `{}`", name.value));
+    let tables = schema.tables.keys().map(String::as_str);
+    match nearest(&name.value, tables.filter(|name| !OWN_TABLES.contains(name))) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(
+            "create it in a migration; `migrations` in `[database]` names the folder of yours",
+        ),
+    }
 }
 
 /// Every column exists, the key is the table's key, and no required column is missing.
@@ -775,8 +789,7 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
                 errors.extend(unlike((column, own), (parent, key)));
             }
             if !schema.tables.contains_key(name) {
-                let problem = parent.error(format!("there is no table `{name}`"));
-                errors.push(problem.suggest(name, schema.tables.keys().map(String::as_str)));
+                errors.push(no_table(parent, schema));
             } else if writers.is_empty() && !rule.preset {
                 errors.push(parent.error(format!("no rule writes the table `{name}`")));
             } else if schema.tables.get(name).is_none_or(|table| keys(table).len() != 1) {

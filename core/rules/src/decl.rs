@@ -651,18 +651,7 @@ fn version() -> Kind<ValueDecl> {
             // An unreadable value has been reported.
             ValueDecl::Constant(json) => json == "null" || json.parse::<i64>().is_ok(),
         };
-        let of_header = |path: &ValuePath| matches!(path, ValuePath::Header(_));
-        if let ValueDecl::Event(EventField::ReceivedAt) = found {
-            let problem = item.here.error("the order of arrival is not the order of events");
-            item.warn(problem.hint(
-                "a late retry of the provider overwrites newer rows; if the provider sends a time in a header, use it: version = { rfc3339 = \"header:X-Sent-At\" }",
-            ));
-        } else if fits && found.paths().any(of_header) {
-            let problem = item.here.error("the version is in a header, which signatures rarely cover");
-            item.warn(problem.hint(
-                "with another header, a captured request can overwrite newer rows; if the body has a version, use it alone",
-            ));
-        } else if !fits {
+        if !fits {
             let problem = item.here.error("not a usable version");
             item.report(problem.hint(
                 "expected a path to a whole number, or to a time: { rfc3339 = \"occurred_at\" }",

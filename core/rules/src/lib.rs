@@ -138,8 +138,8 @@ pub enum Effect {
         /// The columns and their values, keys first.
         columns: Vec<Column>,
     },
-    /// It writes the rows of a list, and removes rows that are no longer in it; an incomplete list removes none. The row in [`row`] format belongs to the
-    /// list.
+    /// It writes the rows of a list, and removes rows that are no longer in it; an incomplete list removes none. The row in
+    /// [`row`] format belongs to the list.
     Rows {
         /// The table.
         table: String,
@@ -149,6 +149,8 @@ pub enum Effect {
         owner: Vec<Column>,
         /// The other columns, those of the key first.
         columns: Vec<Column>,
+        /// The number of these that belong to the key.
+        keys: usize,
     },
     /// It writes a message into the outbox. The columns of its row are `rule, id, channel, recipient, content, due at,
     /// now`.
@@ -209,10 +211,22 @@ impl Suppression {
 pub struct Sql {
     /// SQL text.
     pub text: Arc<str>,
-    /// Whether it takes the elements of lists as `?2`, beside the rows as `?1`.
-    pub takes_elements: bool,
+    /// What it takes of the elements of lists, as `?2`, beside the rows as `?1`.
+    pub elements: Elements,
     /// The rows that it takes. Without one, it is not run.
     pub takes: Takes,
+}
+
+/// What a statement takes of the elements of lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Elements {
+    /// Nothing: it has no second parameter.
+    Unused,
+    /// Their keys.
+    Keys,
+    /// All their columns.
+    Whole,
 }
 
 /// The rows of a rule that a statement takes, by the [`Extent`] of their events.

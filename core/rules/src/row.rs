@@ -11,7 +11,8 @@
 //!
 //! The elements of a list are separate arrays beside the row: event id, the owner's columns, and the columns of the
 //! element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text once,
-//! however long the list is.
+//! however long the list is. The key of an element is an array of its first members: event id, the owner's columns, and the
+//! other columns of the key.
 //!
 //! The columns of a [suppression](super::Suppression) are the address, the group if it is about one, the reason, the version
 //! and the time of writing.
@@ -24,7 +25,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{Effect, Extent, Order, Sql};
+use super::{Effect, Elements, Extent, Order, Sql};
 use hookmill_core::json::push_json;
 use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
@@ -51,6 +52,9 @@ pub const FETCH: usize = 3;
 /// The first column of an element of a list.
 pub const ELEMENT: usize = 1;
 
+/// Room for the keys of most lists, in bytes.
+const KEYS: usize = 512;
+
 /// The maximum size of a row and of a list, in bytes: each has to fit into one bound value, in the brackets of an array.
 pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
 
@@ -59,6 +63,7 @@ pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
 pub struct Row {
     text: String,
     elements: String,
+    keys: String,
     /// That of the event, if the table compares events.
     extent: Option<Extent>,
 }
@@ -74,7 +79,7 @@ impl Row {
         &self.elements
     }
 
-    /// Its size in bytes.
+    /// Its size in bytes. The keys of elements repeat the elements.
     pub fn bytes(&self) -> usize {
         self.text.len() + self.elements.len()
     }
@@ -130,18 +135,20 @@ impl Row {
             }
         }
         text.push(']');
-        Some(Self { text, elements, extent: self.extent })
+        Some(Self { text, elements, keys: self.keys.clone(), extent: self.extent })
     }
 
     /// The statements that write those of these rows that `sql` takes: `sql` once, or several times if the rows do not fit
     /// into one bound value.
     pub fn statements<'r>(sql: &Sql, rows: impl IntoIterator<Item = &'r Self>) -> Vec<Statement> {
         let rows = rows.into_iter().filter(|row| sql.takes.takes(row.extent));
-        let rows = rows.map(|row| (row.text.as_str(), row.elements.as_str()));
-        if sql.takes_elements {
-            Statement::for_lists(&sql.text, rows)
-        } else {
-            Statement::for_rows(&sql.text, rows.map(|(text, _)| text))
+        let text = &sql.text;
+        match sql.elements {
+            Elements::Unused => Statement::for_rows(text, rows.map(Self::text)),
+            Elements::Keys => Statement::for_lists(text, rows.map(|row| (row.text(), &*row.keys))),
+            Elements::Whole => {
+                Statement::for_lists(text, rows.map(|row| (row.text(), row.elements())))
+            }
         }
     }
 }
@@ -166,8 +173,8 @@ impl Identity {
     pub fn row(&self, room: usize) -> RowWriter {
         let mut text = String::with_capacity(self.0.len() + room);
         text.push_str(&self.0);
-        let row = Row { text, elements: String::new(), extent: None };
-        RowWriter { row, element: String::new() }
+        let row = Row { text, elements: String::new(), keys: String::new(), extent: None };
+        RowWriter { row, element: String::new(), key_columns: 0 }
     }
 }
 
@@ -177,6 +184,8 @@ pub struct RowWriter {
     row: Row,
     /// The first members of every element of its list: an open JSON array.
     element: String,
+    /// The number of columns that each element adds to its key.
+    key_columns: usize,
 }
 
 impl RowWriter {
@@ -211,8 +220,15 @@ impl RowWriter {
         self.row.text.push_str(",null,null,null");
     }
 
-    /// Begins the list of an event. These are the owner's columns.
-    pub fn list<'c>(&mut self, event_id: &str, owner: impl Iterator<Item = Option<&'c str>>) {
+    /// Begins the list of an event, with the owner's columns. The first `key_columns` of each element belong to its key.
+    pub fn list<'c>(
+        &mut self,
+        event_id: &str,
+        owner: impl Iterator<Item = Option<&'c str>>,
+        key_columns: usize,
+    ) {
+        self.key_columns = key_columns;
+        self.row.keys.reserve(KEYS);
         self.element.push('[');
         push_json(&mut self.element, event_id);
         for json in owner {
@@ -227,15 +243,23 @@ impl RowWriter {
         columns: impl Iterator<Item = Option<&'c str>>,
         order: Option<Order>,
     ) {
-        let elements = &mut self.row.elements;
+        let Row { elements, keys, .. } = &mut self.row;
         if !elements.is_empty() {
             elements.push(',');
+            keys.push(',');
         }
+        let start = elements.len();
         elements.push_str(&self.element);
-        for json in columns {
+        let mut end = elements.len();
+        for (index, json) in columns.enumerate() {
             elements.push(',');
             elements.push_str(json.unwrap_or("null"));
+            if index < self.key_columns {
+                end = elements.len();
+            }
         }
+        keys.push_str(&elements[start..end]);
+        keys.push(']');
         if let Some(Order { version, precedence, .. }) = order {
             let _ = write!(elements, ",{version},{precedence}");
         }
@@ -255,7 +279,7 @@ impl RowWriter {
     /// A row with the members so far, and no list.
     pub fn so_far(&self) -> Row {
         let text = format!("{}]", self.row.text);
-        Row { text, elements: String::new(), extent: self.row.extent }
+        Row { text, elements: String::new(), keys: String::new(), extent: self.row.extent }
     }
 
     /// Ends the row.

@@ -1,5 +1,5 @@
 //! The compiled statements of rules. Each takes its rows as `?1`, in the format of [`row`](super::row); those of lists may
-//! take the elements as `?2`.
+//! take the elements, or only their keys, as `?2`.
 //!
 //! A statement that concerns only the rows of deletions, or only those of parts of lists, gets only these
 //! ([`Takes`]).
@@ -10,7 +10,7 @@
 use super::row::{
     ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression, Takes};
+use super::{DELETION, Elements, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression, Takes};
 use hookmill_core::schema::ROW_GUARDS;
 
 /// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
@@ -379,7 +379,7 @@ impl Target<'_> {
         // A deletion has no elements to write.
         let mut statements = vec![
             Sql { takes: Takes::Complete, ..guard.into() },
-            Sql { takes_elements: true, takes: Takes::Complete, ..remove.into() },
+            Sql { elements: Elements::Keys, takes: Takes::Complete, ..remove.into() },
             Sql { takes: Takes::Whole, ..self.write(&won, partial, &update) },
         ];
         if partial {
@@ -436,7 +436,7 @@ impl Target<'_> {
             values = list(members(ELEMENT, columns.len()).chain(own)),
             key = quoted_list(&self.key),
         );
-        Sql { takes_elements: true, ..text.into() }
+        Sql { elements: Elements::Whole, ..text.into() }
     }
 }
 
@@ -450,7 +450,7 @@ pub(super) const ORDER_COLUMNS: [&str; 3] = ["_version", "_precedence", "_event_
 
 impl From<String> for Sql {
     fn from(text: String) -> Self {
-        Self { text: text.into(), takes_elements: false, takes: Takes::All }
+        Self { text: text.into(), elements: Elements::Unused, takes: Takes::All }
     }
 }
 

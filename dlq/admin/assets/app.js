@@ -488,8 +488,8 @@ const STEPS = {
   "letter.replay": "Replay requested",
 };
 
-// The rows that an event's rules wrote: each a table, and the columns of its key.
-function written(rows) {
+// The rows that an event's rules name: each a table, and the columns of its key.
+function named(rows) {
   const key = (columns) => Object.entries(columns).map(([column, value]) => `${column} ${value}`).join(", ");
   return element("ul", { class: "plain" }, rows.map(([table, columns]) => element("li", {}, element("code", {}, table), " ", element("bdi", {}, key(columns)))));
 }
@@ -497,7 +497,7 @@ function written(rows) {
 // Details, with links to the objects that they name.
 function details(detail) {
   const value = (name, said) => {
-    if (name === "wrote" && Array.isArray(said)) return written(said);
+    if (name === "rows" && Array.isArray(said)) return named(said);
     if (name === "letter") return element("a", { href: link("dead-letters", said) }, word(said));
     if (name === "replay") return element("a", { href: link("replays", said) }, word(said));
     if (name.endsWith("_at")) return time(said);

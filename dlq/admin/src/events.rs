@@ -329,7 +329,7 @@ const TIMELINE: [&str; 12] = [
         json_object('type', type, 'secret', secret, 'generation', generation) AS detail
     FROM events WHERE source = ?1 AND id = ?2 AND generation = 0",
     "SELECT applied_at AS at, 3 AS place, outcome AS what,
-        json_object('attempts', attempts, 'generation', generation, 'wrote', json(wrote)) AS detail
+        json_object('attempts', attempts, 'generation', generation, 'rows', json(rows)) AS detail
     FROM events WHERE source = ?1 AND id = ?2",
     "SELECT received_at AS at, 0 AS place, 'received' AS what, json_object('type', type, 'generation', generation) AS detail
     FROM dead_letters WHERE source = ?1 AND event_id = ?2 AND state <> 'applied' AND received_at IS NOT NULL

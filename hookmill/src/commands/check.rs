@@ -31,15 +31,16 @@ pub struct Arguments {
     /// Exit with 1 if there are warnings, for CI.
     #[arg(long)]
     deny_warnings: bool,
-    /// Print {"valid":…,"errors":[…],"warnings":[…]}.
+    /// Print {"valid":…,"errors":[…],"warnings":[…],"notes":[…]}.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     let loaded = load(&arguments.config).and_then(|loaded| {
-        warnings = lint::warnings(&loaded)?;
+        warnings = lint::warnings(&arguments.config, &loaded)?;
+        notes = lint::notes(&loaded);
         let found = Found::new(arguments, &loaded)?;
         if found.is_empty() { Ok(loaded) } else { Err(found.into()) }
     });
@@ -47,8 +48,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.json {
         let errors = loaded.map_or_else(|error| listed(&error), |_| Vec::new());
         let valid = errors.is_empty() && !denied;
-        let warnings: Vec<_> = warnings.iter().map(fault).collect();
-        print_line!("{}", json!({ "valid": valid, "errors": errors, "warnings": warnings }));
+        let faults = |found: &[ConfigError]| found.iter().map(fault).collect::<Value>();
+        let (warnings, notes) = (faults(&warnings), faults(&notes));
+        print_line!(
+            "{}",
+            json!({ "valid": valid, "errors": errors, "warnings": warnings, "notes": notes })
+        );
         if !valid {
             bail!("the configuration is not valid");
         }
@@ -56,6 +61,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     for warning in &warnings {
         note!("warning: {warning}");
+    }
+    for text in &notes {
+        note!("note: {text}");
     }
     let Loaded { config, program, .. } = loaded?;
     if arguments.config.with_file_name("consumers/worker/wrangler.toml").exists() {

@@ -231,7 +231,7 @@ fn detail(detail: &Value) -> String {
         !text(value).is_empty() && (name.as_str(), value.as_u64()) != ("generation", Some(0))
     });
     let details = details.map(|(name, value)| match name.as_str() {
-        "wrote" => format!("wrote {}", wrote(value)),
+        "rows" => format!("rows {}", rows(value)),
         name if name.ends_with("_at") => format!("{} {}", name.replace('_', " "), time(value)),
         name => format!("{} {}", name.replace('_', " "), text(value)),
     });
@@ -239,8 +239,8 @@ fn detail(detail: &Value) -> String {
 }
 
 /// Rows, each as a table and its key.
-fn wrote(rows: &Value) -> String {
-    let rows = rows.as_array().into_iter().flatten().map(|row| {
+fn rows(named: &Value) -> String {
+    let rows = named.as_array().into_iter().flatten().map(|row| {
         let key = row[1].as_object().into_iter().flatten();
         let key = key.map(|(column, value)| format!("{column} {}", text(value)));
         format!("{} ({})", text(&row[0]), key.collect::<Vec<_>>().join(", "))

@@ -453,8 +453,10 @@ impl Explanation {
     /// For people.
     fn text(&self) -> String {
         let mut text = format!("{}: {} {}\n", self.source, plain(&self.r#type), plain(&self.id));
+        // A dead letter changes nothing.
+        let runs = if self.error.is_some() { "would run" } else { "runs" };
         for rule in self.rules.iter().filter(|rule| rule.carried_out) {
-            let _ = write!(text, "\nrule {} runs:\n", rule.name);
+            let _ = write!(text, "\nrule {} {runs}:\n", rule.name);
             for sql in &rule.sql {
                 let _ = write!(text, "{}\n\n", indented(sql));
             }

@@ -36,7 +36,7 @@ pub fn warnings(
     for (rule, place) in own {
         let samples = known.iter().flat_map(|(source, known)| {
             let matches = |kind: &str| rule.on.iter().any(|pattern| pattern.matches(source, kind));
-            let events = known.events.iter().filter(move |(kind, _)| matches(kind));
+            let events = known.samples.iter().filter(move |(kind, _)| matches(kind));
             events.map(move |(kind, body)| (*source, kind, body))
         });
         let samples = samples.filter(|(_, _, body)| is_complete(rule, body));

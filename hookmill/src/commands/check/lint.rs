@@ -2,21 +2,25 @@
 //! fields that a handler does not return, tables with deleted rows that no view leaves out, and constraints between rows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path as FilePath;
 
 use hookmill_config::{ConfigError, Located, Source, distance, nearest};
-use hookmill_core::message::Verified;
+use hookmill_core::message::{Verified, decode};
 use hookmill_core::schema::Table;
 use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
 use hookmill_providers::Event;
-use hookmill_rules::ast::{ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite};
+use hookmill_rules::ast::{
+    ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite, ValueDecl,
+};
 use hookmill_rules::handler::Handler;
-use hookmill_rules::{GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
+use hookmill_rules::{EventField, GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
 use rusqlite::Connection;
 use serde_json::Value;
 
 use super::dead;
+use super::rule_tests::deliveries;
 use crate::samples;
 use crate::trial::{Headers, Unsigned, events, quoted};
 
@@ -47,8 +51,9 @@ const TYPOS: usize = 2;
 /// # Errors
 ///
 /// If the migrations cannot be applied to a new database.
-pub fn warnings(loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
-    let known = known(loaded);
+pub fn warnings(config: &FilePath, loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
+    let mut known = known(loaded);
+    learn(&mut known, config, loaded);
     let mut warnings = loaded.config.warnings.clone();
     warnings.extend(of_rules(loaded, &known, of_user));
     warnings.extend(of_tables(loaded, of_user)?);
@@ -56,6 +61,35 @@ pub fn warnings(loaded: &Loaded) -> anyhow::Result<Vec<ConfigError>> {
     warnings.sort();
     warnings.dedup();
     Ok(warnings)
+}
+
+/// What a valid choice costs, by place. No warning: there may be no better choice.
+pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
+    let rules = loaded.config.rules.iter();
+    let newest = rules.filter_map(|rule| match &rule.effect {
+        EffectDecl::Table(table) => table.newest(),
+        _ => None,
+    });
+    let versions = newest.map(|newest| &newest.version).filter(|value| of_user(&value.place()));
+    let mut notes: Vec<_> = versions.filter_map(cost_of_version).collect();
+    notes.sort();
+    notes.dedup();
+    notes
+}
+
+/// The cost of a version that the body does not have.
+fn cost_of_version(version: &Located<ValueDecl>) -> Option<ConfigError> {
+    if let ValueDecl::Event(EventField::ReceivedAt) = version.value {
+        let note = version.error("the order of arrival is not the order of events");
+        return Some(note.hint(
+            "a late retry of the provider overwrites newer rows; if the provider sends a time in a header, use it: version = { rfc3339 = \"header:X-Sent-At\" }",
+        ));
+    }
+    version.value.paths().find(|path| matches!(path, ValuePath::Header(_)))?;
+    let note = version.error("the version is in a header, which signatures rarely cover");
+    Some(note.hint(
+        "with another header, a captured request can overwrite newer rows; if the body has a version, use it alone",
+    ))
 }
 
 /// Whether a place is in a file of the user.
@@ -67,6 +101,18 @@ pub(super) fn of_user(place: &Located<()>) -> bool {
 fn known(loaded: &Loaded) -> BTreeMap<&str, Known> {
     let sources = loaded.config.ingress.sources.iter();
     sources.filter_map(|source| Some((source.name.as_str(), Known::new(loaded, source)?))).collect()
+}
+
+/// Adds the bodies of `[[tests]]`. A test that cannot be read is an error elsewhere.
+fn learn<'l>(known: &mut BTreeMap<&'l str, Known>, config: &FilePath, loaded: &'l Loaded) {
+    for given in loaded.config.tests.iter().flat_map(|test| &test.given) {
+        let known = known.entry(given.source.value.as_str()).or_default();
+        for delivery in deliveries(config, loaded, 0, given).into_iter().flatten() {
+            let Ok(message) = decode(&delivery.text) else { continue };
+            let body = serde_json::from_slice(&message.body).ok();
+            known.of_tests.extend(body.map(|body| (message.envelope.kind, body)));
+        }
+    }
 }
 
 /// The warnings about rules, at the places that `concerns` selects.
@@ -114,58 +160,83 @@ fn of_tables(
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut database = Connection::open_in_memory()?;
     apply(&mut database, &loaded.migrations)?;
-    let mut warnings = constraints(loaded, &database, &concerns)?;
+    let mut warnings = constraints(loaded, &database)?;
     warnings.extend(without_views(loaded, &mut database, concerns)?);
     Ok(warnings)
 }
 
-/// The warnings about constraints that depend on other rows, and so on the order in which events arrive.
-fn constraints(
-    loaded: &Loaded,
-    database: &Connection,
-    concerns: impl Fn(&Located<()>) -> bool,
-) -> anyhow::Result<Vec<ConfigError>> {
-    let schema = schema(database)?;
+/// The warnings about constraints that depend on other rows, and so on the order in which events arrive. The user's migrations
+/// may also add them to the table of a preset.
+fn constraints(loaded: &Loaded, database: &Connection) -> anyhow::Result<Vec<ConfigError>> {
     let mut parents =
         database.prepare("SELECT \"table\", \"from\" FROM pragma_foreign_key_list(?1)")?;
+    let mut children = database.prepare(
+        "SELECT DISTINCT child.name FROM sqlite_schema AS child JOIN pragma_foreign_key_list(child.name) AS parent
+         WHERE child.type = 'table' AND parent.\"table\" = ?1 COLLATE NOCASE
+         AND parent.on_delete IN ('NO ACTION', 'RESTRICT') ORDER BY child.name",
+    )?;
+    // An expression has no name.
+    let mut indexes = database.prepare(
+        "SELECT (SELECT json_group_array(name) FROM (SELECT name FROM pragma_index_info(list.name) ORDER BY seqno)), partial
+         FROM pragma_index_list(?1) AS list WHERE list.\"unique\" = 1 AND origin <> 'pk' ORDER BY seq",
+    )?;
     let mut warnings = BTreeMap::new();
     for rule in &loaded.config.rules {
         let EffectDecl::Table(decl) = &rule.effect else { continue };
         let name = &decl.table.value;
-        if !concerns(&decl.table.place()) || warnings.contains_key(name) {
-            continue;
-        }
-        let mut found = Vec::new();
+        let of_preset = rule.on.first().filter(|_| rule.preset);
+        let preset = of_preset.and_then(|on| loaded.config.presets.get(&on.source));
+        let place = preset.map_or_else(|| decl.table.place(), Located::place);
+        let mut warn = |problem: String, hint: &str| {
+            let warning = place.error(problem.as_str()).hint(hint);
+            warnings.entry(problem).or_insert(warning);
+        };
         let columns = decl.key.iter().chain(decl.columns()).map(|(name, _)| name.value.as_str());
+        // The application writes the others.
         let written: BTreeSet<_> = columns.collect();
         let pair =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
         for parent in parents.query_map([name], pair)? {
             let (parent, column) = parent?;
-            // The application writes the others.
-            if !written.contains(column.as_str()) {
+            if written.contains(column.as_str()) {
+                warn(
+                    format!("a foreign key of `{name}` refers to `{parent}`"),
+                    "an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key",
+                );
+            }
+        }
+        let removes = matches!(decl.write, TableWrite::List { .. } | TableWrite::Remove { .. });
+        for child in children.query_map([name], |row| row.get::<_, String>(0))? {
+            let child = child?;
+            if removes {
+                warn(
+                    format!(
+                        "a foreign key of `{child}` refers to `{name}`, whose rows rules remove"
+                    ),
+                    "an event that removes such a row is retried, and then becomes a dead letter; remove the foreign key, or add ON DELETE CASCADE",
+                );
+            }
+        }
+        let index = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+        for index in indexes.query_map([name], index)? {
+            let (columns, is_partial): (_, bool) = index?;
+            let columns: Vec<Option<String>> = serde_json::from_str(&columns)?;
+            let mut names = columns.iter().map(Option::as_deref);
+            let has = |column: &str| columns.iter().any(|name| name.as_deref() == Some(column));
+            let has_key = decl.key.iter().all(|(name, _)| has(&name.value));
+            if has_key || !names.any(|name| name.is_none_or(|name| written.contains(name))) {
                 continue;
             }
-            let problem = format!("a foreign key of `{name}` refers to `{parent}`");
-            found.push(decl.table.error(problem).hint(
-                "an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key",
-            ));
-        }
-        let may_conflict = |columns: &&Vec<String>| {
-            let mut key = decl.key.iter().map(|(name, _)| &name.value);
-            !key.all(|name| columns.contains(name))
-                && columns.iter().any(|name| written.contains(name.as_str()))
-        };
-        let unique = schema.tables.get(name).into_iter().flat_map(|table| &table.unique);
-        found.extend(unique.filter(may_conflict).map(|columns| {
-            let problem = format!("`{name}` is UNIQUE in ({})", columns.join(", "));
-            decl.table.error(problem).hint(
+            let columns = columns.into_iter().map(|name| name.unwrap_or("an expression".into()));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            let some = if is_partial { " for some rows" } else { "" };
+            warn(
+                format!("`{name}` is UNIQUE in ({columns}){some}"),
                 "if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE",
-            )
-        }));
-        warnings.insert(name, found);
+            );
+        }
     }
-    Ok(warnings.into_values().flatten().collect())
+    Ok(warnings.into_values().collect())
 }
 
 /// The warnings about tables that keep deleted rows, if no view has the others.
@@ -333,10 +404,13 @@ fn start(path: &ValuePath) -> Option<(Start, &Path)> {
     }
 }
 
-/// What the samples tell about the events of a source.
+/// What the samples and the tests tell about the events of a source.
+#[derive(Default)]
 pub(super) struct Known {
-    /// The types of events, and their bodies as rules read them.
-    pub(super) events: Vec<(String, Value)>,
+    /// The types of the samples, and their bodies as rules read them.
+    pub(super) samples: Vec<(String, Value)>,
+    /// The same of `[[tests]]`.
+    of_tests: Vec<(String, Value)>,
     /// All types that the provider documents, if they are known.
     documented: Option<Vec<String>>,
     /// Whether senders add members of their own to the events themselves.
@@ -350,11 +424,11 @@ impl Known {
         let scheme = source.scheme_name.as_str();
         let provider = preset.or_else(|| (!SHARED.contains(&scheme)).then_some(scheme))?;
         let known = Self::of_bodies(source, provider, samples::bodies(provider, "evt_1", now()));
-        (!known.events.is_empty()).then_some(known)
+        (!known.samples.is_empty()).then_some(known)
     }
 
     fn of_bodies(source: &Source, provider: &str, bodies: Vec<(String, Value)>) -> Self {
-        let mut found = Vec::new();
+        let mut samples = Vec::new();
         for (kind, body) in bodies {
             let body = body.as_str().map_or_else(|| body.to_string(), ToOwned::to_owned);
             let request =
@@ -362,17 +436,26 @@ impl Known {
             let read = |_: &Verified, _: &Headers, event: Event<'_>| {
                 Some((event.kind.clone(), serde_json::from_slice(&event.body).ok()?))
             };
-            found.extend(events(source, request, read).into_iter().flatten().flatten());
+            samples.extend(events(source, request, read).into_iter().flatten().flatten());
         }
         let (documented, is_open) = (samples::documented_types(provider), provider == "sendgrid");
-        Self { events: found, documented, is_open }
+        Self { samples, of_tests: Vec::new(), documented, is_open }
+    }
+
+    /// All of them.
+    fn events(&self) -> impl Iterator<Item = &(String, Value)> {
+        self.samples.iter().chain(&self.of_tests)
     }
 
     /// The known type that the user probably means instead of an unknown one. A provider may have new types, which are like
     /// no other.
     fn meant(&self, on: &Pattern) -> Option<String> {
-        let sampled = self.events.iter().map(|(kind, _)| kind.as_str());
-        let types = sampled.chain(self.documented.iter().flatten().map(String::as_str));
+        // Few events have tests.
+        if self.samples.is_empty() {
+            return None;
+        }
+        let known = self.events().map(|(kind, _)| kind.as_str());
+        let types = known.chain(self.documented.iter().flatten().map(String::as_str));
         let types: BTreeSet<_> = types.collect();
         if types.iter().any(|kind| on.matches(&on.source, kind)) {
             return None;
@@ -406,6 +489,8 @@ struct Bodies<'k> {
     own: BTreeSet<&'k str>,
     /// The elements of the rule's list.
     elements: Vec<&'k Value>,
+    /// Whether none of them is a sample.
+    are_of_tests: bool,
 }
 
 /// Where a path leads.
@@ -421,18 +506,20 @@ enum Found<'v> {
 impl<'k> Bodies<'k> {
     fn new(rule: &'k RuleDecl, known: &'k BTreeMap<&str, Known>) -> Self {
         let (mut types, mut bodies, mut own) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+        let mut are_of_tests = true;
         for on in &rule.on {
             let Some(known) = known.get(on.source.as_str()).filter(|known| !known.is_open) else {
                 // An event that cannot be known may have any member.
                 let (types, all, own, elements) = Default::default();
-                return Self { types, all, own, elements };
+                return Self { types, all, own, elements, are_of_tests };
             };
-            let members = known.events.iter().filter_map(|(_, body)| body.as_object()).flatten();
+            let members = known.events().filter_map(|(_, body)| body.as_object()).flatten();
             let plain = members.filter(|(_, value)| !value.is_object() && !value.is_array());
             own.extend(plain.map(|(name, _)| name.as_str()));
-            let matching = known.events.iter().filter(|(kind, _)| on.matches(&on.source, kind));
+            let matches = |(kind, _): &&(String, Value)| on.matches(&on.source, kind);
+            are_of_tests &= !known.samples.iter().any(|event| matches(&event));
             let before = bodies.len();
-            bodies.extend(matching.map(|(_, body)| body));
+            bodies.extend(known.events().filter(matches).map(|(_, body)| body));
             if bodies.len() > before {
                 types.insert(on.event_type.as_str());
             }
@@ -444,7 +531,12 @@ impl<'k> Bodies<'k> {
             }
             _ => Vec::new(),
         };
-        Self { types, all: bodies, own, elements }
+        Self { types, all: bodies, own, elements, are_of_tests }
+    }
+
+    /// What the bodies are.
+    const fn noun(&self) -> &'static str {
+        if self.are_of_tests { "test" } else { "sample" }
     }
 
     /// The warning about a condition whose values are of another type than those in all samples.
@@ -468,8 +560,9 @@ impl<'k> Bodies<'k> {
         }
         let words = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(" or ");
         let problem = format!(
-            "the value at `{path}` is {} in every sample, and a condition compares it with {}",
+            "the value at `{path}` is {} in every {}, and a condition compares it with {}",
             words(&found),
+            self.noun(),
             words(&expected)
         );
         let hint = if expected.contains("a text") {
@@ -482,7 +575,8 @@ impl<'k> Bodies<'k> {
         Some(place.error(problem).hint(hint))
     }
 
-    /// The warning about a path that leads nowhere in every sample.
+    /// The warning about a path that leads nowhere in every sample. A test may leave out what a provider sends, so it proves
+    /// only a misspelling.
     fn no_path(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
         let (start, steps) = start(path)?;
         let (from, prefix) = match start {
@@ -508,12 +602,13 @@ impl<'k> Bodies<'k> {
             Some(format!("{prefix}{}", elsewhere.min_by_key(String::len)?))
         });
         let types: Vec<_> = self.types.iter().map(|kind| format!("`{kind}`")).collect();
-        let problem = format!("no sample of {} has `{path}`", types.join(", "));
+        let problem = format!("no {} of {} has `{path}`", self.noun(), types.join(", "));
         let warning = place.error(problem);
-        Some(match near {
-            Some(near) => warning.hint(format!("did you mean `{near}`?")),
-            None => warning,
-        })
+        match near {
+            Some(near) => Some(warning.hint(format!("did you mean `{near}`?"))),
+            None if self.are_of_tests => None,
+            None => Some(warning),
+        }
     }
 }
 
@@ -607,7 +702,6 @@ fn place_of(value: &Value, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use hookmill_rules::ast::ValueDecl;
     use hookmill_rules::preset::PRESETS;
 
     use super::*;
@@ -628,7 +722,7 @@ mod tests {
     fn reads<'k>(rule: &RuleDecl, known: &'k Known) -> Vec<[&'k Value; 2]> {
         let list = rule.each.as_ref().and_then(|each| Some(start(&each.value)?.1));
         let matches = |kind: &str| rule.on.iter().any(|on| on.matches(&on.source, kind));
-        let bodies = known.events.iter().filter(|(kind, _)| matches(kind)).map(|(_, body)| body);
+        let bodies = known.samples.iter().filter(|(kind, _)| matches(kind)).map(|(_, body)| body);
         bodies
             .flat_map(|body| match list.map(|list| look(&[body], &[body], list)) {
                 None => vec![[body, body]],

@@ -6,11 +6,13 @@ use std::path::Path;
 use hookmill_config::{Before, ConfigError, Expectation, Given, Located, RuleTest};
 use hookmill_consumers::Fate;
 use hookmill_core::delivery::Delivery;
+use hookmill_core::message::decode;
 use hookmill_core::schema::Table;
 use hookmill_core::store::StoreError;
 use hookmill_loader::Loaded;
 use hookmill_native::now;
 use hookmill_rules::GUARD_COLUMNS;
+use hookmill_rules::compile::no_table;
 use serde_json::Value;
 
 use crate::samples;
@@ -51,13 +53,15 @@ impl Trial<'_> {
                 return vec![fault];
             }
         }
-        let (mut last, mut dead) = (Vec::new(), Vec::new());
+        let (mut last, mut dead, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
         for (number, given) in test.given.iter().enumerate() {
-            match self.given(path, number, given) {
-                Ok(batch) => last = self.apply(&batch).await,
+            let batch = match deliveries(path, self.loaded, number, given) {
+                Ok(batch) => batch,
                 Err(fault) => return vec![fault],
-            }
+            };
+            last = self.apply(&batch).await;
             dead.extend(last.iter().filter_map(death));
+            unmatched.extend(batch.iter().zip(&last).filter_map(no_match));
         }
         let mut faults = Vec::new();
         for expected in &test.expect {
@@ -75,7 +79,11 @@ impl Trial<'_> {
                     // An event that took no effect explains what is missing.
                     let dead = dead.iter().filter(|dead| !problem.contains(*dead));
                     let dead = dead.map(|dead| format!("\n    an event is a dead letter: {dead}"));
-                    expected.error(problem.clone() + &dead.collect::<String>())
+                    let unmatched = unmatched.iter().map(|kind| {
+                        format!("\n    no rule matches an event: its type is `{kind}`")
+                    });
+                    let lines: String = dead.chain(unmatched).collect();
+                    expected.error(format!("{}{lines}", problem.trim_end()))
                 }
                 Wrong::Meant(fault) => fault,
             }));
@@ -87,9 +95,7 @@ impl Trial<'_> {
     async fn insert(&self, before: &Before) -> Result<(), ConfigError> {
         let Before { table, row } = before;
         let Some(found) = self.schema.tables.get(&table.value) else {
-            let fault = table.error(format!("there is no table `{}`", table.value));
-            let names = self.schema.tables.keys().map(String::as_str);
-            return Err(fault.suggest(&table.value, names));
+            return Err(no_table(table, &self.schema));
         };
         let names = || found.columns.iter().map(|column| column.name.as_str());
         if let Some(name) = row.value.keys().find(|name| names().all(|column| column != **name)) {
@@ -110,29 +116,6 @@ impl Trial<'_> {
         let (columns, values) = (columns.join(", "), values.join(", "));
         let sql = format!("INSERT INTO {} ({columns}) VALUES ({values})", quoted(&table.value));
         self.ask(&sql).await.map(drop).map_err(|error| row.error(error.to_string()))
-    }
-
-    /// The messages of a request as its provider would send it.
-    fn given(
-        &self,
-        path: &Path,
-        number: usize,
-        given: &Given,
-    ) -> Result<Vec<Delivery>, ConfigError> {
-        let file = path.with_file_name("").join(&given.file.value);
-        let body = std::fs::read(&file).map_err(|error| {
-            given.file.error(format!("cannot read {}: {error}", file.display()))
-        })?;
-        let mut sources = self.loaded.config.ingress.sources.iter();
-        let source = sources.find(|source| source.name == given.source.value);
-        let source = source.ok_or_else(|| given.source.error("this source does not exist"))?;
-        let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
-        let kind = given.event.as_deref().unwrap_or_default();
-        let own = given.headers.iter().flatten().map(|(name, value)| (&name.value, value));
-        let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let headers = with_headers(samples::unsigned_headers(&source.scheme_name, now()), &own);
-        let request = Unsigned { body: &body, id: &id, kind, headers: &headers };
-        admit(source, request).map_err(|problem| given.file.error(problem))
     }
 
     async fn nothing(&self, dead: &[String]) -> Result<(), Wrong> {
@@ -259,6 +242,39 @@ fn in_sql(value: &Value) -> String {
         Value::String(text) => literal(text),
         json => literal(&json.to_string()),
     }
+}
+
+/// The messages of a request of a test, as its provider would send it. `number`: its place in the test.
+///
+/// # Errors
+///
+/// If its file cannot be read, or ingress rejects it.
+pub(super) fn deliveries(
+    config: &Path,
+    loaded: &Loaded,
+    number: usize,
+    given: &Given,
+) -> Result<Vec<Delivery>, ConfigError> {
+    let file = config.with_file_name("").join(&given.file.value);
+    let body = std::fs::read(&file)
+        .map_err(|error| given.file.error(format!("cannot read {}: {error}", file.display())))?;
+    let mut sources = loaded.config.ingress.sources.iter();
+    let source = sources.find(|source| source.name == given.source.value);
+    let source = source.ok_or_else(|| given.source.error("this source does not exist"))?;
+    let id = given.id.clone().unwrap_or_else(|| format!("test_{number}"));
+    let kind = given.event.as_deref().unwrap_or_default();
+    let own = given.headers.iter().flatten().map(|(name, value)| (&name.value, value));
+    let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let headers = with_headers(samples::unsigned_headers(&source.scheme_name, now()), &own);
+    let request = Unsigned { body: &body, id: &id, kind, headers: &headers };
+    admit(source, request).map_err(|problem| given.file.error(problem))
+}
+
+/// The type of an event that no rule matches.
+fn no_match((delivery, fate): (&Delivery, &Fate)) -> Option<String> {
+    let is_unmatched = matches!(fate, Fate::Recorded | Fate::Ignored);
+    let message = is_unmatched.then(|| decode(&delivery.text))?.ok()?;
+    Some(format!("{}:{}", message.envelope.source, message.envelope.kind))
 }
 
 /// What makes an event a dead letter, if it is one.
