@@ -37,6 +37,9 @@ pub const PLATFORM_DELIVERIES: u32 = 101;
 /// <https://developers.cloudflare.com/d1/platform/limits/>.
 pub const SQL_VALUE_BYTES: usize = 1_900_000;
 
+/// The maximum number of values bound to a statement. Source: <https://developers.cloudflare.com/d1/platform/limits/>.
+pub const SQL_PARAMS: usize = 100;
+
 /// The maximum length of a pattern in SQL (`GLOB`), in bytes. Source:
 /// <https://developers.cloudflare.com/d1/platform/limits/>.
 pub const PATTERN_BYTES: usize = 50;

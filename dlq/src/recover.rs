@@ -16,7 +16,7 @@ const LOST: &str = "dead_letters.state = 'replayed' AND NOT EXISTS (
             AND events.generation = dead_letters.generation
     )";
 
-/// Resumes replays with unproven letters, so that they claim these again.
+/// Resumes replays with unproven letters, so that they claim these again. [`LETTERS`] forgets that they had been sent.
 const REPLAYS: &str = "\
 -- resume replays
 UPDATE replays SET sent = max(0, sent - lost.letters), due_at = iif(state = 'done', {now}, due_at),
@@ -27,7 +27,7 @@ RETURNING id";
 
 const LETTERS: &str = "\
 -- unproven letters are dead again
-UPDATE dead_letters SET state = 'dead', replays = max(0, replays - 1), state_at = {now} WHERE {lost}
+UPDATE dead_letters SET state = 'dead', replay = NULL, replays = max(0, replays - 1), state_at = {now} WHERE {lost}
 RETURNING id";
 
 /// Moves reprocessings back to the first event that has neither taken effect in their generation nor failed.

@@ -196,10 +196,12 @@ UPDATE replays SET state = ?2, ended_at = iif(?2 = 'cancelled', ?4, NULL)
 WHERE id = ?1 AND state IN (SELECT value FROM jsonb_each(?3))
 RETURNING id";
 
-/// `?1` now, `?2` the latest possible end of a lease.
+/// `?1` now, `?2` the latest possible end of a lease, `?3` the latest possible time of a plan. With a later one, a letter that
+/// fails again would count as older than the plan, and two replays would send it in turn.
 const AHEAD: &str = "\
 -- replays with times of a clock that was ahead
-UPDATE replays SET due_at = ?1 WHERE state = 'running' AND due_at > ?2";
+UPDATE replays SET due_at = iif(due_at > ?2, ?1, due_at), planned_at = iif(planned_at > ?3, ?1, planned_at)
+WHERE state = 'running' AND (due_at > ?2 OR planned_at > ?3)";
 
 /// A replay has only letters that failed before it was planned. `?1` now, `?2` the latest possible time of a failure.
 const FAILED_AHEAD: &str = "\
@@ -214,13 +216,14 @@ WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= ?1 ORDE
 RETURNING id, filter, rate, planned_at, generation, reached";
 
 /// `?9` the replay, `?10` when it was planned, `?11` the maximum number of claimed letters, `?12` now. Letters that an
-/// ended process left are claimed already.
+/// ended process left are claimed already. A replay sends a letter once, also if it fails again in the millisecond of the
+/// plan.
 const CLAIM: &str = "\
 -- claim letters
 UPDATE dead_letters SET state = 'replaying', replay = ?9, state_at = ?12
 WHERE id IN (
     SELECT id FROM dead_letters
-    WHERE state = 'dead' AND last_failed_at <= ?10 AND {where}
+    WHERE state = 'dead' AND last_failed_at <= ?10 AND replay IS NOT ?9 AND {where}
     ORDER BY last_failed_at
     LIMIT max(0, ?11 - (SELECT count(*) FROM dead_letters WHERE state = 'replaying' AND replay = ?9))
 )";
@@ -335,10 +338,10 @@ pub async fn step<S: Store, Q: Queue>(
     now: impl Fn() -> Timestamp,
 ) -> Result<Stepped, StoreError> {
     let start = now();
-    let leased = start.horizon(LEASE);
+    let (leased, latest) = (start.horizon(LEASE), start.horizon(Duration::ZERO));
     let take = vec![
-        Statement::new(FAILED_AHEAD, params![start, start.horizon(Duration::ZERO)]),
-        Statement::new(AHEAD, params![start, leased]),
+        Statement::new(FAILED_AHEAD, params![start, latest]),
+        Statement::new(AHEAD, params![start, leased, latest]),
         Statement::new(GIVE_BACK, params![start, leased]),
         Statement::new(TAKE, params![start, start + LEASE]),
         Statement::new(NEXT, Vec::new()),

@@ -385,6 +385,20 @@ fn a_clock_that_was_ahead_delays_no_replay() {
     }
 }
 
+/// Two replays that were planned while the clock was ahead would otherwise send the same letter in turn, for as long as it was.
+#[test]
+fn a_letter_that_fails_again_is_not_sent_again_though_the_clock_was_ahead_at_the_plan() {
+    for replays in [1, 2] {
+        let world = World::new(1);
+        for number in 0..replays {
+            world.running(&all(), 10, 86_400_000 + number);
+        }
+        *world.failing.lock().unwrap() = true;
+        world.until_done(2_000);
+        assert_eq!(world.sent(), ["message 0"], "{replays}");
+    }
+}
+
 #[test]
 fn letters_that_failed_by_a_clock_that_was_ahead_are_replayed() {
     let world = World::new(1);

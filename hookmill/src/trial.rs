@@ -169,6 +169,19 @@ pub fn admit(source: &Source, request: Unsigned<'_>) -> Result<Vec<Delivery>, St
     })
 }
 
+/// Why an event has not the id or the type that the user gave: the provider sends it in the body.
+pub fn contradiction(
+    (id, kind): (Option<&str>, Option<&str>),
+    (found, found_kind): (&str, &str),
+) -> Option<String> {
+    if kind.is_some_and(|kind| kind != found_kind) {
+        return Some(format!("the type of this event is in its body: {found_kind}"));
+    }
+    // Some ids have a hash of the body at their end.
+    id.filter(|id| !found.starts_with(id))?;
+    Some(format!("the id of this event is in its body: {found}"))
+}
+
 /// The headers that an event keeps.
 pub type Headers = BTreeMap<String, String>;
 

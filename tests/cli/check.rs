@@ -1335,8 +1335,8 @@ on = "shop:order.*"
 when = { "order.state" = "1" }
 table = "orders"
 key = { id = "order.id" }
-version = "order.versoin"
-set = { note = "order.note", state = "order.state" }
+version = "order.version"
+set = { note = "order.note", state = "order.stat" }
 
 [[rules]]
 name = "returns"
@@ -1376,8 +1376,8 @@ expect = { table = "orders", rows = 0 }
     --- stderr
     warning: hookmill.toml:17:8: rule "orders": the value at `order.state` is a number in every test, and a condition compares it with a text
       hint: it never equals; write the value without quotes
-    warning: hookmill.toml:22:11: rule "orders".version: no test of `order.*` has `order.versoin`
-      hint: did you mean `version`?
+    warning: hookmill.toml:23:38: rule "orders".set.state: no test of `order.*` has `order.stat`
+      hint: did you mean `state`?
     hookmill.toml: 2 sources and 23 rules, no errors, 2 warnings; 1 test passed
     "#);
 }

@@ -323,7 +323,7 @@ expect = [{ table = "totals", row = { id = "a", total = "Inf" } }]
     );
     for (file, problem) in [
         ("nul.json", "`id` is not a valid key: it contains a NUL character"),
-        ("beyond.json", "`n` is not a valid whole number"),
+        ("beyond.json", "`n` is not a valid number of at most 64 bits"),
     ] {
         let error = format!("unreadable: rule `totals`: the value at {problem}");
         assert_eq!(explain(file), json!([error, []]));

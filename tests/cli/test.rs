@@ -229,19 +229,19 @@ fn an_invalid_test_is_an_error() {
 [[tests]]
 name = "no such table"
 before = { table = "acounts", row = { id = 1 } }
-given = []
+given = { source = "stripe", file = "paid.json" }
 expect = "nothing"
 
 [[tests]]
 name = "no such column"
 before = { table = "accounts", row = { id = 1, custmer = "cus_1" } }
-given = []
+given = { source = "stripe", file = "paid.json" }
 expect = "nothing"
 
 [[tests]]
 name = "not unique"
 before = [{ table = "accounts", row = { id = 1, customer = "a" } }, { table = "accounts", row = { id = 1, customer = "b" } }]
-given = []
+given = { source = "stripe", file = "paid.json" }
 expect = "nothing"
 "#;
     insta::assert_snapshot!(shown(with_tests(invalid).path(), &["test"]), @r#"

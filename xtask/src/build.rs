@@ -4,13 +4,23 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use hookmill_config::{Config, parse};
+use hookmill_config::Config;
 use hookmill_loader::wrangler::{self, Findings};
+use hookmill_loader::{Loaded, load};
 
 use crate::shell::{root, run};
 use crate::tools::Tools;
+
+/// The variable with the path of the file that [`bake`] writes, for the compiler.
+pub const BAKED: &str = "HOOKMILL_BAKED";
+
+/// A feature for tests only: the example of a handler, which tests/hookmill.toml and the documents name.
+pub const EXAMPLE_HANDLER: &str = "example-handler";
+
+/// The length of the salt in the file of the ingress Worker, in bytes.
+const SALT: usize = 16;
 
 /// The three Workers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -70,26 +80,30 @@ pub fn build_with(
     run: impl Fn(&mut Command) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let out = out.map_or_else(|| root().join("target/workers").join(worker.name()), Path::to_owned);
+    let loaded = loaded(config, more)?;
+    if config.is_none() {
+        check(&loaded.config)?;
+    }
+    let baked = out.with_extension("baked");
+    bake(&loaded, worker, &baked)?;
     let mut command = tools.worker_build();
     command.current_dir(worker.folder()).args(["--profile", "worker", "--out-dir"]).arg(&out);
-    if let Some(config) = config {
-        command.env("HOOKMILL_CONFIG", config);
-    }
+    command.env(BAKED, baked);
     if worker == Worker::Ingress {
         // A client that disconnects does not cancel accepted requests.
         command.env("RUN_TO_COMPLETION", "1");
     }
-    let parsed = parsed(config)?;
-    if config.is_none() {
-        check(&parsed)?;
+    let mut features = BTreeSet::new();
+    match worker {
+        Worker::Ingress => features.extend(loaded.config.features_of_ingress()),
+        Worker::Consumers => {
+            features.extend(more);
+            features.extend(loaded.config.features_of_consumers());
+        }
+        Worker::Dlq => {}
     }
-    let mut features = more.to_vec();
-    features.extend(match worker {
-        Worker::Ingress => parsed.features_of_ingress(),
-        Worker::Consumers => parsed.features_of_consumers(),
-        Worker::Dlq => BTreeSet::new(),
-    });
     if !features.is_empty() {
+        let features: Vec<_> = features.into_iter().collect();
         command.args([".", "--", "--features", &features.join(",")]);
     }
     run(&mut command)?;
@@ -105,22 +119,45 @@ pub fn build_with(
     run(&mut strip)
 }
 
-/// The configuration that the Worker carries.
-fn parsed(config: Option<&Path>) -> anyhow::Result<Config> {
+/// The configuration of the Workers: this one, or the one that `HOOKMILL_CONFIG` names, or hookmill.toml.
+fn loaded(config: Option<&Path>, features: &[&str]) -> anyhow::Result<Loaded> {
     let path = match (config, std::env::var_os("HOOKMILL_CONFIG")) {
         (Some(path), _) => path.to_owned(),
         (None, Some(path)) => std::path::absolute(path)?,
         (None, None) => root().join("hookmill.toml"),
     };
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let file = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-    parse(&file, &text).map_err(|errors| {
-        for error in errors {
-            eprintln!("{error}");
+    let mut handlers = hookmill_handlers::names();
+    if features.contains(&EXAMPLE_HANDLER) {
+        handlers.push(hookmill_handlers::EXAMPLE);
+    }
+    Ok(load(&path, &handlers)?)
+}
+
+/// Writes the part of the configuration that a Worker contains, in the type that it reads, so that it parses no TOML and
+/// compiles no rules. The format is postcard, which takes less code to read than JSON: an ingress Worker's size determines its
+/// cold start.
+fn bake(loaded: &Loaded, worker: Worker, path: &Path) -> anyhow::Result<()> {
+    let mut baked = match worker {
+        Worker::Ingress => postcard::to_stdvec(&loaded.config.ingress)?,
+        Worker::Consumers => {
+            if let Some(fault) = wrangler::check_provider(&loaded.config) {
+                bail!("{fault}");
+            }
+            postcard::to_stdvec(&loaded.consumers())?
         }
-        anyhow!("the configuration has errors")
-    })
+        Worker::Dlq => postcard::to_stdvec(&loaded.admin())?,
+    };
+    let before = std::fs::read(path).unwrap_or_default();
+    let salt = if worker == Worker::Ingress { SALT } else { 0 };
+    // The salt changes only with the configuration. Otherwise every build would link the Worker again.
+    if before.len() == baked.len() + salt && before.starts_with(&baked) {
+        return Ok(());
+    }
+    let end = baked.len();
+    baked.resize(end + salt, 0);
+    getrandom::fill(&mut baked[end..])?;
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    std::fs::write(path, baked).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// A Worker is not built if it would not fit the others.

@@ -51,6 +51,12 @@ enum Command {
     },
     /// Install what the tests need and run all of them
     Test(test::Arguments),
+    /// Run simulated histories of the pipeline, in release mode
+    Sim {
+        /// The number of seeds.
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+    },
     /// Measure both platforms, as ratios to references in the same run
     Bench(bench::Arguments),
     /// Write the JSON Schema of hookmill.toml and the OpenAPI document of the admin API into docs/, from the code
@@ -67,6 +73,7 @@ fn main() -> ExitCode {
         Command::Wrangler { arguments } => Tools::install()
             .and_then(|tools| shell::become_program(tools.wrangler().args(arguments))),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Sim { seeds } => test::sim(seeds),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Schema => schema::run(),
     };

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use crate::build::{Worker, build_with};
+use crate::build::{BAKED, EXAMPLE_HANDLER, Worker, build_with};
 use crate::shell::{at_once, cargo, root, run as shell, run_for_output as shell_output, target};
 use crate::tools::{Tools, tool, wasm_target};
 
@@ -31,8 +31,8 @@ pub enum Step {
     Deny,
     /// The tests beside the code
     Unit,
-    /// The contract against the native binary, its command line, the cost of statements, kill -9 under load, and a small
-    /// run of the benchmark
+    /// The contract against the native binary, its command line, the cost of statements, simulated histories, kill -9 under
+    /// load, and a small run of the benchmark
     Native,
     /// The contract against the three Workers in workerd, and a small run of the benchmark
     Workers,
@@ -131,7 +131,8 @@ fn lint() -> anyhow::Result<()> {
         .args(["--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings");
     let mut clippy_wasm = cargo();
-    clippy_wasm.args(["clippy", "--target", WASM]);
+    // The file need not be a baked configuration.
+    clippy_wasm.args(["clippy", "--target", WASM]).env(BAKED, root().join("hookmill.toml"));
     for package in WORKERS {
         clippy.args(["--exclude", package]);
         doc.args(["--exclude", package]);
@@ -147,7 +148,7 @@ fn lint() -> anyhow::Result<()> {
 fn features() -> anyhow::Result<()> {
     let hack = |packages: &[&str]| -> anyhow::Result<()> {
         let mut hack = tool("cargo-hack")?;
-        hack.args(["clippy", "--each-feature"]);
+        hack.args(["clippy", "--each-feature"]).env(BAKED, root().join("hookmill.toml"));
         shell(hack.args(packages).args(["--", "-D", "warnings"]))
     };
     let core = ["core", "keys", "rules", "config", "providers"];
@@ -186,12 +187,9 @@ fn unit() -> anyhow::Result<()> {
     shell(all(cargo().args(["test", "--doc"])))
 }
 
-/// A feature for tests only: the example of a handler, which tests/hookmill.toml and the documents name.
-const FOR_TESTS: &str = "example-handler";
-
 /// The binary as users build it, with the example of a handler.
 fn binary() -> anyhow::Result<PathBuf> {
-    shell(cargo().args(["build", "--package", "hookmill", "--features", FOR_TESTS]))?;
+    shell(cargo().args(["build", "--package", "hookmill", "--features", EXAMPLE_HANDLER]))?;
     Ok(target().join(format!("debug/hookmill{EXE_SUFFIX}")))
 }
 
@@ -206,15 +204,34 @@ fn contract(names: &[&str]) -> anyhow::Result<Command> {
 }
 
 fn native() -> anyhow::Result<()> {
-    let mut test = contract(&["native", "cli", "folder", "presets", "growth", "crash", "bench"])?;
+    let mut test =
+        contract(&["native", "cli", "folder", "presets", "growth", "sim", "crash", "bench"])?;
     // Each test has its own process, and would run cargo to build the binary.
     shell(test.env("HOOKMILL_TEST_BINARY", binary()?))
+}
+
+/// Runs the histories of the first `seeds` seeds.
+///
+/// # Errors
+///
+/// If one fails.
+pub fn sim(seeds: u64) -> anyhow::Result<()> {
+    let mut test = cargo();
+    test.args([
+        "test",
+        "--release",
+        "--package",
+        "hookmill-tests",
+        "--test",
+        "sim",
+        "every_history",
+    ]);
+    shell(test.env("HOOKMILL_SIM_SEEDS", format!("0..{seeds}")))
 }
 
 /// Printed if something was not checked because Python is missing.
 const NO_PYTHON: &str = "NOT CHECKED: the providers' libraries for Python, and the admin API against its document. There is no python3 that can make environments (`python3 -m venv`).";
 
-/// Returns what was not checked, if anything.
 /// Builds the Workers with the configuration of the contract.
 fn workers_for_tests() -> anyhow::Result<Tools> {
     let tools = Tools::install()?;
@@ -223,11 +240,12 @@ fn workers_for_tests() -> anyhow::Result<Tools> {
         let out = root().join("target/workers-test").join(worker.name());
         let config = root().join("tests/hookmill.toml");
         let run = |step: &mut Command| shell_output(step).map(drop);
-        build_with(&tools, worker, Some(&out), Some(&config), &[FOR_TESTS], run)
+        build_with(&tools, worker, Some(&out), Some(&config), &[EXAMPLE_HANDLER], run)
     })?;
     Ok(tools)
 }
 
+/// Returns what was not checked, if anything.
 fn workers(tools: &Tools) -> anyhow::Result<Option<&'static str>> {
     let node = tools.node();
     let mut contract = contract(&["workers"])?;

@@ -6,10 +6,13 @@ mod revenue;
 
 use hookmill_rules::handler::Handler;
 
+/// The name of the example.
+pub const EXAMPLE: &str = "stripe-revenue";
+
 /// Every handler, by its name in rules. The list is empty, except in builds with the example, such as those of the tests.
 pub const HANDLERS: &[(&str, &dyn Handler)] = &[
     #[cfg(feature = "example-handler")]
-    ("stripe-revenue", &revenue::Revenue),
+    (EXAMPLE, &revenue::Revenue),
 ];
 
 /// The names that rules can call handlers by.

@@ -18,8 +18,8 @@ use worker::wasm_bindgen::JsValue;
 use worker::wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Env, ScheduleContext, ScheduledEvent, console_log, event, js_sys, worker_sys};
 
-/// The checked and compiled configuration, from the build script.
-const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
+/// The checked and compiled configuration. `cargo xtask build` writes the file.
+const BAKED: &[u8] = include_bytes!(env!("HOOKMILL_BAKED"));
 
 /// The counts of this isolate that are not written yet.
 static COUNTERS: Counters = Counters::new();
@@ -30,8 +30,7 @@ thread_local! {
 
 fn config() -> Rc<Consumers> {
     CONSUMERS.with(|config| {
-        let parse =
-            || postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
+        let parse = || postcard::from_bytes(BAKED).expect("xtask wrote it from the same type");
         config.get_or_init(|| Rc::new(parse())).clone()
     })
 }

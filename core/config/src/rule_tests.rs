@@ -21,12 +21,14 @@ keys! {
         /// The events, in order of arrival.
         pub given: Vec<Given> =
             one_or_many(table("a table: { source = \"stripe\", file = \"tests/paid.json\" }"), "a table, or a list")
+                .not_empty("the test has no events", "add one: { source = \"stripe\", file = \"tests/paid.json\" }")
                 .required("add the events: given = { source = \"stripe\", file = \"tests/paid.json\" }")
                 .example("{ source = \"stripe\", file = \"tests/paid.json\" }"),
         /// The expected results. Every result must hold. `"nothing"` means that no rule writes or sends anything, and that no event becomes a
         /// dead letter.
         pub expect: Vec<Located<Expectation>> =
             one_or_many(expectation().located(), "a table, or a list")
+                .not_empty("the test expects nothing in particular", "add what must hold: { table = \"invoices\", row = { id = \"in_1\" } }")
                 .required("add the expected results: expect = { table = \"invoices\", row = { id = \"in_1\" } }")
                 .example("{ table = \"invoices\", row = { id = \"in_1\" } }"),
     }

@@ -366,51 +366,51 @@ const SAMPLES: [&str; 15] = [
     expect = [{ table = "a", row = { x-a = 1.5 } }, { table = "a", rows = 2 }, { email = { rule = "a", template = "a", to = ["a"], cc = "a", reply_to = "a", data = { x-a = "a" } } }]
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = [{ sms = { rule = "a", to = "a", body = "a", data = {} } }, { track = { rule = "a", event = "a", to = "a", data = {} } }, { outcome = "recorded" }, { emails = 0 }, { texts = 0 }, { tracked = 0 }, { error = "a" }, "nothing"]
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { email = { rule = "a", template = "a", to = "a", cc = "a", reply_to = "a", data = {} } }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { emails = 0 }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { texts = 0 }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { tracked = 0 }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { error = "a" }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { table = "a", row = {} }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { table = "a", rows = 2 }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { email = {} }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { sms = { rule = "a", to = "a", body = "a", data = {} } }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { track = { rule = "a", event = "a", to = "a", data = {} } }
 
     [[tests]]
-    given = []
+    given = { source = "stripe", file = "a" }
     expect = { outcome = "recorded" }
     "#,
     "sources.s = { scheme = 'svix', secrets = ['env:A'], redact = [] }\nrules = []\ntests = []\ntemplates = {}",
@@ -854,15 +854,26 @@ fn common_mistakes_are_rejected_by_both() {
         ("RULE outcome = { email = 'a', is = 'eaten' }", "an unknown outcome"),
         ("RULE track = { provider = 'segment', event = 'a', user = 'a' }", "an unknown tracker"),
         ("[[tests]]\ngiven = { source = 'stripe', path = 'a' }\nexpect = 'nothing'", "no file"),
-        ("[[tests]]\ngiven = []\nexpect = 'something'", "an unknown expectation"),
-        ("[[tests]]\ngiven = []\nexpect = { table = 'a' }", "nothing of a table"),
+        ("[[tests]]\ngiven = []\nexpect = 'nothing'", "no event"),
+        ("[[tests]]\ngiven = { source = 'stripe', file = 'a' }\nexpect = []", "no expectation"),
         (
-            "[[tests]]\ngiven = []\nexpect = { email = { tempalte = 'a' } }",
+            "[[tests]]\ngiven = { source = 'stripe', file = 'a' }\nexpect = 'something'",
+            "an unknown expectation",
+        ),
+        (
+            "[[tests]]\ngiven = { source = 'stripe', file = 'a' }\nexpect = { table = 'a' }",
+            "nothing of a table",
+        ),
+        (
+            "[[tests]]\ngiven = { source = 'stripe', file = 'a' }\nexpect = { email = { tempalte = 'a' } }",
             "an unknown member of an email",
         ),
-        ("[[tests]]\ngiven = []\nexpect = { sms = { rows = 0 } }", "an unknown member of an SMS"),
         (
-            "[[tests]]\nbefore = { table = 'a' }\ngiven = []\nexpect = 'nothing'",
+            "[[tests]]\ngiven = { source = 'stripe', file = 'a' }\nexpect = { sms = { rows = 0 } }",
+            "an unknown member of an SMS",
+        ),
+        (
+            "[[tests]]\nbefore = { table = 'a' }\ngiven = { source = 'stripe', file = 'a' }\nexpect = 'nothing'",
             "nothing in a table",
         ),
         (

@@ -9,7 +9,7 @@ use hookmill_keys::kind::{
     all_members, boolean, choice, duration, either, list, members, one_or_many, parsed, scalar,
     table, table_or, table_then, text, whole,
 };
-use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys};
+use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys, nearest};
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
@@ -434,7 +434,7 @@ keys! {
         /// `Europe/Berlin`. Of a time that a clock
         /// shows twice, as at the end of daylight saving time, the first one counts; a time that it skips, as at the beginning, counts
         /// with the offset before.
-        zone: Option<Zone> = parsed(ZONE, |text: &str| text.parse::<Zone>().map_err(|()| "unknown zone"))
+        zone: Option<Zone> = parsed(ZONE, |text: &str| text.parse::<Zone>().map_err(|()| unknown_zone(text)))
             .optional().defaults_to("`UTC`"),
         /// Stores the date of a time as text instead: `2026-01-31`, or its month, `2026-01`.
         r#as: Option<DatePart> = choice(DatePart::ALL.to_vec()).optional(),
@@ -471,6 +471,15 @@ const TIMES: [&str; 4] = ["unix_seconds", "unix_milliseconds", "rfc3339", "time"
 const TIME_FORMATS: &str = "a format of times, such as \"%F %T\", or a list of formats";
 
 const ZONE: &str = "a time zone: \"UTC\", \"+02:00\" or \"Europe/Berlin\"";
+
+/// The error of a zone that does not exist.
+fn unknown_zone(text: &str) -> String {
+    let names = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+    match nearest(text, names) {
+        Some(near) => format!("unknown zone; did you mean {near:?}?"),
+        None => "unknown zone".to_owned(),
+    }
+}
 
 /// A format that determines a time.
 fn time_format() -> Kind<String> {
@@ -1189,5 +1198,9 @@ fn not_of(on: &[Pattern], text: &Located<String>) -> Option<ConfigError> {
     let error = text.error(format!("`on` matches no event of type {:?}", text.value));
     let types = on.iter().map(|pattern| format!("{:?}", pattern.event_type));
     let types = types.collect::<Vec<_>>().join(", ");
-    Some(error.hint(format!("expected a type without its source, from those in `on`: {types}")))
+    Some(
+        error.hint(format!(
+            "add it to `on`, or name a type from there, without its source: {types}"
+        )),
+    )
 }

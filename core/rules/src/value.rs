@@ -393,12 +393,10 @@ impl Value {
                 first(amount, scope, |json| {
                     let is_number = Number::parse(&plain(&json)).is_some();
                     let units = owned(json, |json| convert(&Form::Decimal { scale }, json));
-                    units.map_err(|_| {
-                        if is_number {
-                            "amount: it has more decimal places than its currency"
-                        } else {
-                            "amount: it is not a number"
-                        }
+                    units.map_err(|problem| match problem {
+                        BEYOND => "amount: it has more than 64 bits",
+                        _ if is_number => "amount: it has more decimal places than its currency",
+                        _ => "amount: it is not a number",
                     })
                 })
             }
@@ -462,8 +460,10 @@ impl Form {
                     "number with at most `scale` decimal places"
                 };
                 let text = plain(json);
-                let units = Number::parse(&text).and_then(|number| number.units(*scale, false));
-                Ok(Cow::Owned(units.ok_or(expected)?.to_string()))
+                let number = Number::parse(&text).ok_or(expected)?;
+                let is_beyond = number.units(*scale, true).is_none();
+                let units = number.units(*scale, false);
+                Ok(Cow::Owned(units.ok_or(if is_beyond { BEYOND } else { expected })?.to_string()))
             }
             Self::Time(time) => time.stored(&plain(json)).map(Cow::Owned),
             // Most numbers.
@@ -505,6 +505,9 @@ impl Form {
         }
     }
 }
+
+/// Of an amount that is too large.
+const BEYOND: &str = "number of at most 64 bits";
 
 /// The number of significant digits that every number of 64 bits keeps.
 const EXACT_DIGITS: usize = f64::DIGITS as usize;
@@ -643,7 +646,7 @@ mod tests {
             (whole(), "1700000000.0", Ok("1700000000")),
             (whole(), "0.5", Err("whole number")),
             (whole(), "\"9223372036854775807\"", Ok("9223372036854775807")),
-            (whole(), "\"9223372036854775808\"", Err("whole number")),
+            (whole(), "\"9223372036854775808\"", Err(BEYOND)),
             (cents(), "\"12.5\"", Ok("1250")),
             (cents(), "12", Ok("1200")),
             (cents(), "\"-0.05\"", Ok("-5")),
@@ -721,6 +724,10 @@ mod tests {
             (
                 r#"{"total":"12.345","currency":"USD"}"#,
                 Err("amount: it has more decimal places than its currency"),
+            ),
+            (
+                r#"{"total":"92233720368547758.08","currency":"USD"}"#,
+                Err("amount: it has more than 64 bits"),
             ),
             (r#"{"total":"12 USD","currency":"USD"}"#, Err("amount: it is not a number")),
             (r#"{"total":"12","currency":"XYZ"}"#, Err("currency of ISO 4217")),

@@ -29,11 +29,11 @@ const STEPS: usize = 8;
 /// The number of steps of the sweep each minute: 4,000 rows of each kind. Events at that rate would fill D1's 10 GB in a day.
 const SWEEP_STEPS: usize = 8;
 
-/// The checked configuration, from the build script.
-const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
+/// The checked configuration. `cargo xtask build` writes the file.
+const BAKED: &[u8] = include_bytes!(env!("HOOKMILL_BAKED"));
 
 fn config() -> Config {
-    postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type")
+    postcard::from_bytes(BAKED).expect("xtask wrote it from the same type")
 }
 
 type Pending<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -27,7 +27,8 @@ use crate::list::{json, note, plain, put};
 use crate::run::pipeline::load;
 use crate::samples;
 use crate::trial::{
-    Row, Trial, Unsigned, admit, delivery, literal, parse_header, quoted, with_headers,
+    Row, Trial, Unsigned, admit, contradiction, delivery, literal, parse_header, quoted,
+    with_headers,
 };
 
 /// Explain the effects of an event: which rules run and why others do not, their SQL, and the changes to rows
@@ -135,9 +136,17 @@ fn from_file(arguments: &Arguments, source: &Source, file: &Path) -> anyhow::Res
     let kind = arguments.event.as_deref().unwrap_or_default();
     let headers = samples::unsigned_headers(&source.scheme_name, now());
     let headers = with_headers(headers, &arguments.header);
-    admit(source, Unsigned { body: &body, id, kind, headers: &headers })
+    let batch = admit(source, Unsigned { body: &body, id, kind, headers: &headers })
         .map_err(anyhow::Error::msg)
-        .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))
+        .with_context(|| format!("{} is not an event of `{}`", file.display(), source.name))?;
+    let given = (arguments.id.as_deref(), arguments.event.as_deref());
+    let first = batch.first().and_then(|delivery| decode(&delivery.text).ok());
+    if let Some(first) = first
+        && let Some(text) = contradiction(given, (&first.envelope.id, &first.envelope.kind))
+    {
+        note!("{text}");
+    }
+    Ok(batch)
 }
 
 /// A received event whose message is kept.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::RuleEffect;
 use serde_json::{Map, Value};
 
 use crate::client::{Operator, Target};
@@ -33,7 +34,7 @@ pub struct Arguments {
     #[arg(long)]
     all: bool,
     /// Run only this rule; repeatable. Default: the rules that write rows by `version`. Counters and rules that send run only
-    /// if named; then they count or send again. An existing counter needs `--before`.
+    /// if named; then they count or send again. A counter needs `--before`.
     #[arg(long = "rule", value_name = "NAME")]
     rules: Vec<String>,
     /// The configuration that contains the rules, for a data folder.
@@ -53,6 +54,12 @@ fn check_rules(arguments: &Arguments) -> anyhow::Result<()> {
         let Some(rule) = program.rules.iter().find(|rule| rule.name == *name) else {
             bail!("no rule has the name `{name}` in {}", arguments.config.display());
         };
+        if rule.effect.word() == RuleEffect::Count && arguments.before.is_none() {
+            bail!(
+                "`{name}` is a counter, and would count events twice that it has counted; give `--before` the time of the first event that it has \
+                 counted, or the present time if its table is empty"
+            );
+        }
         if !rule.effect.word().is_repeatable() {
             note!("`{name}` will count or send again for these events; limit them with --before");
         }

@@ -20,7 +20,7 @@ use crate::list::{note, print_line, write};
 use crate::run::pipeline::load;
 use crate::run::secrets::{development_keys, from_environment};
 use crate::samples;
-use crate::trial::{parse_header, with_headers};
+use crate::trial::{contradiction, parse_header, with_headers};
 
 /// Sign a realistic event and send it, like a provider
 ///
@@ -125,12 +125,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let others = named.len().saturating_sub(1);
         let id = match named.into_iter().next() {
             Some((id, kind)) => {
-                if number == 1 && arguments.event.as_ref().is_some_and(|wanted| *wanted != kind) {
-                    note!("the type of this event is in its body: {kind}");
-                }
-                // Some ids have a hash of the body at their end.
-                if number == 1 && arguments.id.as_ref().is_some_and(|own| !id.starts_with(own)) {
-                    note!("the id of this event is in its body: {id}");
+                let given = (arguments.id.as_deref(), arguments.event.as_deref());
+                if let Some(text) = contradiction(given, (&id, &kind)).filter(|_| number == 1) {
+                    note!("{text}");
                 }
                 id
             }

@@ -14,10 +14,8 @@ use hookmill_core::request::Coding;
 use hookmill_ingress::{DecodeError, Gate, Platform, REPORT_WINDOW, RequestOutcome};
 use worker::{Context, Delay, Env, Request, Response, Result, console_error, event};
 
-/// The checked configuration, from the build script.
-const CONFIG: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/config"));
-/// Random bytes, for the hashes of addresses.
-const SALT: &[u8; 16] = include_bytes!(concat!(env!("OUT_DIR"), "/salt"));
+/// The checked configuration, and random bytes for the hashes of addresses. `cargo xtask build` writes the file.
+const BAKED: &[u8] = include_bytes!(env!("HOOKMILL_BAKED"));
 
 /// The maximum size of all bodies in the memory of an isolate, which has 128 MB for all.
 const BODY_BYTES: usize = 32 * 1024 * 1024;
@@ -79,9 +77,9 @@ impl Platform for Cloudflare {
 fn gate(env: &Env) -> Rc<Gate> {
     GATE.with(|gate| {
         let made = gate.get_or_init(|| {
-            let config: Ingress =
-                postcard::from_bytes(CONFIG).expect("the build script wrote it from the same type");
-            Rc::new(Gate::new(config, *SALT, BODY_BYTES, |name| secret(env, name)))
+            let (config, salt): (Ingress, [u8; 16]) =
+                postcard::from_bytes(BAKED).expect("xtask wrote it from the same type");
+            Rc::new(Gate::new(config, salt, BODY_BYTES, |name| secret(env, name)))
         });
         made.clone()
     })

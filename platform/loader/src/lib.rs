@@ -1,8 +1,6 @@
 //! Turns files into a checked configuration. One [`load()`] serves `hookmill check`, the start of the binary and the build of
-//! a Worker; the build scripts of the Workers call `bake` (feature `bake`).
+//! a Worker.
 
-#[cfg(feature = "bake")]
-pub mod bake;
 mod load;
 mod templates;
 pub mod wrangler;

@@ -816,11 +816,11 @@ fn a_contradictory_rule_is_rejected() {
     hookmill.toml:9:6: rule "a".on: found "stripe:a b"
       hint: an event type cannot contain whitespace
     hookmill.toml:10:11: rule "a".delete[0]: `on` matches no event of type "stripe:a.gone"
-      hint: expected a type without its source, from those in `on`: "a.*"
+      hint: add it to `on`, or name a type from there, without its source: "a.*"
     hookmill.toml:10:28: rule "a".delete[1]: `on` matches no event of type "b.gone"
-      hint: expected a type without its source, from those in `on`: "a.*"
+      hint: add it to `on`, or name a type from there, without its source: "a.*"
     hookmill.toml:10:39: rule "a".tie.precedence.type[1]: `on` matches no event of type "c"
-      hint: expected a type without its source, from those in `on`: "a.*"
+      hint: add it to `on`, or name a type from there, without its source: "a.*"
     hookmill.toml:10:44: rule "a".tie.precedence.type[2]: "a.b" is listed twice
     hookmill.toml:10:22: rule "a".tie.precedence: `x` is not set by this rule
     hookmill.toml:10:46: rule "a".tie.precedence.order: the list is empty
@@ -828,7 +828,7 @@ fn a_contradictory_rule_is_rejected() {
     hookmill.toml:10:22: rule "a".tie.precedence: the list is empty
       hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
     hookmill.toml:10:58: rule "a".tie.precedence[1].type[0]: `on` matches no event of type "c"
-      hint: expected a type without its source, from those in `on`: "a.*"
+      hint: add it to `on`, or name a type from there, without its source: "a.*"
     hookmill.toml:10:66: rule "a".tie.precedence[2]: `precedence` needs `column` and `order`, `path` and `order`, or `type`
       hint: expected precedence = { column = "status", order = ["trialing", "active"] }, or { type = ["*.created", "*"] }, or a list of such tables; or refetch = true
     hookmill.toml:10:22: rule "a".tie.precedence: its lists have too many combinations
@@ -844,7 +844,7 @@ fn a_contradictory_rule_is_rejected() {
     hookmill.toml:10:31: rule "a".delete[1]: found a whole number
       hint: expected an event type such as "customer.deleted" or "*.deleted"
     hookmill.toml:10:34: rule "a".delete[2]: `on` matches no event of type "c"
-      hint: expected a type without its source, from those in `on`: "a.*"
+      hint: add it to `on`, or name a type from there, without its source: "a.*"
     hookmill.toml:4:10: sources.stripe.preset: this preset does not support the scheme "stripe"
       hint: scheme = "clerk" or "svix" or "standard-webhooks"
     "#);

@@ -606,6 +606,9 @@ impl<'k> Bodies<'k> {
         let warning = place.error(problem);
         match near {
             Some(near) => Some(warning.hint(format!("did you mean `{near}`?"))),
+            None if name.parse::<f64>().is_ok() && steps.steps.len() == 1 => Some(
+                warning.hint(format!("text in quotes is a path; for a constant, write {name}")),
+            ),
             None if self.are_of_tests => None,
             None => Some(warning),
         }

@@ -16,7 +16,7 @@ use hookmill_rules::compile::no_table;
 use serde_json::Value;
 
 use crate::samples;
-use crate::trial::{Row, Trial, Unsigned, admit, literal, quoted, with_headers};
+use crate::trial::{Row, Trial, Unsigned, admit, contradiction, literal, quoted, with_headers};
 
 /// The maximum number of rows in a message if none matches.
 const SHOWN: usize = 3;
@@ -267,7 +267,18 @@ pub(super) fn deliveries(
     let own: Vec<_> = own.map(|(name, value)| (name.clone(), value.clone())).collect();
     let headers = with_headers(samples::unsigned_headers(&source.scheme_name, now()), &own);
     let request = Unsigned { body: &body, id: &id, kind, headers: &headers };
-    admit(source, request).map_err(|problem| given.file.error(problem))
+    let deliveries = admit(source, request).map_err(|problem| given.file.error(problem))?;
+    let first = deliveries.first().and_then(|delivery| decode(&delivery.text).ok());
+    let own = (given.id.as_deref(), given.event.as_deref());
+    let wrong =
+        first.and_then(|first| contradiction(own, (&first.envelope.id, &first.envelope.kind)));
+    match wrong {
+        Some(problem) => Err(given
+            .file
+            .error(problem)
+            .hint("remove `id` and `event`: they are for providers that send them in headers")),
+        None => Ok(deliveries),
+    }
 }
 
 /// The type of an event that no rule matches.

@@ -1,5 +1,0 @@
-//! Bakes the checked configuration in.
-
-fn main() {
-    hookmill_loader::bake::ingress();
-}

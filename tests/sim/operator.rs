@@ -1,0 +1,126 @@
+//! What people do while the pipeline runs: replays, reprocessings, a gate that opens and closes, backups.
+
+use hookmill_core::store::{Statement, StoreError};
+use hookmill_dlq::recover;
+use hookmill_dlq::replay::{
+    LetterFilter, Turn, discard, plan_replay, replay_id, run_replay, turn_replay,
+};
+use hookmill_dlq::reprocess::{EventFilter, plan_reprocess, reprocess_id};
+use rusqlite::{Connection, MAIN_DB};
+
+use crate::world::{World, now};
+
+/// A copy of everything durable.
+pub struct Backup {
+    data: Vec<u8>,
+    queues: Vec<(&'static str, Vec<crate::world::Queued>)>,
+    objects: Vec<(String, (Vec<u8>, i64))>,
+    /// The events that were acknowledged by then.
+    pub acknowledged: Vec<String>,
+}
+
+impl World {
+    /// Does something, as an operator would.
+    pub fn operate(&mut self) {
+        match self.choices.below(6) {
+            0 => self.turn_gate(None),
+            1 => self.replay_all(),
+            2 => self.reprocess_all(),
+            3 => self.turn(),
+            4 => self.discard_one(),
+            _ => self.turn_gate(Some(false)),
+        }
+    }
+
+    /// Opens or closes the gate of the application.
+    pub fn turn_gate(&mut self, to: Option<bool>) {
+        let closed = to.unwrap_or_else(|| self.choices.once_in(2));
+        self.note(|| format!("the gate is {}", if closed { "closed" } else { "open" }));
+        let sql = format!("UPDATE gate SET closed = {}", i64::from(closed));
+        self.database.execute_batch(&sql).expect("the table exists");
+    }
+
+    /// Replays all dead letters.
+    pub fn replay_all(&mut self) {
+        let filter = LetterFilter { all: true, ..LetterFilter::default() };
+        let id = replay_id(&filter, "operator", now());
+        self.note(|| format!("replay {id} of all dead letters"));
+        self.change(vec![plan_replay(&id, &filter, "operator", now())]);
+        self.change(vec![run_replay(&id, 10, "", "operator", now())]);
+    }
+
+    fn reprocess_all(&mut self) {
+        let filter = EventFilter { all: true, ..EventFilter::default() };
+        let id = reprocess_id(&filter, "operator", now());
+        self.note(|| format!("reprocessing {id} of all events"));
+        self.change(vec![plan_reprocess(&id, &filter, "operator", now())]);
+        self.change(vec![run_replay(&id, 10, "", "operator", now())]);
+    }
+
+    /// Pauses, resumes or cancels a replay.
+    fn turn(&mut self) {
+        let replays = self.rows("SELECT id FROM replays ORDER BY id");
+        if replays.is_empty() {
+            return;
+        }
+        let id = replays[self.choices.below(replays.len())][0].clone();
+        let turn = [Turn::Pause, Turn::Resume, Turn::Cancel][self.choices.below(3)];
+        self.note(|| format!("{turn:?} replay {id}"));
+        self.change(vec![turn_replay(&id, turn, now())]);
+    }
+
+    /// Resumes every paused replay.
+    pub fn resume_all(&mut self) {
+        for id in self.rows("SELECT id FROM replays WHERE state = 'paused' ORDER BY id") {
+            self.change(vec![turn_replay(&id[0], Turn::Resume, now())]);
+        }
+    }
+
+    fn discard_one(&mut self) {
+        let letters = self.rows("SELECT id FROM dead_letters WHERE state = 'dead' ORDER BY id");
+        if !letters.is_empty() {
+            let id = letters[self.choices.below(letters.len())][0].clone();
+            self.note(|| format!("discard letter {id}"));
+            self.change(vec![discard(&id, now())]);
+        }
+    }
+
+    /// A change by the admin API. The operator repeats it if it fails, so it does not.
+    fn change(&mut self, statements: Vec<Statement>) {
+        let changed: Result<_, StoreError> = self.run(statements);
+        if let Err(error) = changed {
+            self.violated(format!("the admin API cannot do its work: {error}"));
+        }
+    }
+
+    /// Copies the queue first, and then the data, as `hookmill backup` does. In between, `meanwhile` runs.
+    pub fn back_up(&mut self, acknowledged: Vec<String>) -> Backup {
+        self.note(|| "backup".to_owned());
+        let queues = self.queues.iter().map(|(name, queued)| (*name, queued.clone())).collect();
+        let objects = self.objects.iter().map(|(key, body)| (key.clone(), body.clone())).collect();
+        let data = self.database.serialize(MAIN_DB).expect("there is memory").to_vec();
+        Backup { data, queues, objects, acknowledged }
+    }
+
+    /// Restores a backup. All machines have ended.
+    pub fn restore(&mut self, backup: &Backup) {
+        self.note(|| "restore".to_owned());
+        self.database = opened(&backup.data);
+        self.queues = backup.queues.iter().cloned().collect();
+        self.objects = backup.objects.iter().cloned().collect();
+        self.outside.forgotten = self.outside.delivered.keys().cloned().collect();
+        self.applied.clear();
+        self.change(recover(now()));
+    }
+}
+
+/// A database in memory with this content.
+pub fn opened(content: &[u8]) -> Connection {
+    let mut database = Connection::open_in_memory().expect("there is memory");
+    database
+        .deserialize_read_exact(MAIN_DB, content, content.len(), false)
+        .expect("it is a database");
+    database.set_prepared_statement_cache_capacity(1024);
+    database.pragma_update(None, "foreign_keys", true).expect("it is a pragma");
+    database
+}
