@@ -127,7 +127,8 @@ parents = { owner = "kept" }
 "#;
 
 const TABLES: &str = "
-CREATE TABLE kept (id TEXT PRIMARY KEY, status TEXT, owner TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+-- Columns of the application may have any name.
+CREATE TABLE kept (id TEXT PRIMARY KEY, value INTEGER, status TEXT, owner TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE items (thing INTEGER, id INTEGER, status TEXT, PRIMARY KEY (thing, id)) STRICT, WITHOUT ROWID;
 CREATE TABLE parts (thing TEXT, id TEXT, status TEXT, _version INTEGER, _precedence INTEGER, _event_id TEXT,
@@ -136,7 +137,7 @@ CREATE TABLE picked (id TEXT PRIMARY KEY, status TEXT, _version INTEGER NOT NULL
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE removed (id INTEGER PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE updated (name TEXT PRIMARY KEY, thing TEXT UNIQUE, status TEXT, _version INTEGER, _precedence INTEGER,
+CREATE TABLE updated (name TEXT PRIMARY KEY, value TEXT, place TEXT, thing TEXT UNIQUE, status TEXT, _version INTEGER, _precedence INTEGER,
     _event_id TEXT, _deleted INTEGER) STRICT, WITHOUT ROWID;
 INSERT INTO updated (name, thing) VALUES ('ada', '10'), ('grace', '20'), ('ines', '30');
 CREATE TABLE revived (id INTEGER PRIMARY KEY, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,

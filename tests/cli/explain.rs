@@ -91,12 +91,12 @@ fn the_results_of_rules_are_explained() {
 
     rule things runs:
         -- rule things
-        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))
         INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
-        SELECT value ->> 6, value ->> 7, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
+        SELECT _row ->> 6, _row ->> 7, _row ->> 3, _row ->> 4, _row ->> 1, _row ->> 5 FROM _rows
         WHERE true
-        AND NOT EXISTS (SELECT 1 FROM row_guards AS gone WHERE gone.table_name = 'things' AND gone.key = json_array(CAST(value ->> 6 AS TEXT))
-        AND (gone.version, gone.precedence, gone.event_id) > (value ->> 3, value ->> 4, value ->> 1))
+        AND NOT EXISTS (SELECT 1 FROM row_guards AS gone WHERE gone.table_name = 'things' AND gone.key = json_array(CAST(_row ->> 6 AS TEXT))
+        AND (gone.version, gone.precedence, gone.event_id) > (_row ->> 3, _row ->> 4, _row ->> 1))
         ON CONFLICT ("id") DO UPDATE SET "name" = excluded."name", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
         WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
         >= ("things"."_version", "things"."_precedence", "things"."_event_id")

@@ -13,9 +13,10 @@ use super::row::{
 use super::{DELETION, Elements, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression, Takes};
 use hookmill_core::schema::ROW_GUARDS;
 
-/// The rows of the parameter, one `value` each. Materialized, since SQLite otherwise builds an element again for every
+/// The rows of the parameter, one `_row` each. Names of ours begin with `_`, since the table of a rule may have any column, such
+/// as `value`. Materialized, since SQLite otherwise builds an element again for every
 /// column that is taken from it.
-const ROWS: &str = "WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))";
+const ROWS: &str = "WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))";
 
 /// A table that rules write, with its columns by purpose.
 pub(super) struct Target<'r> {
@@ -62,7 +63,7 @@ pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> Sql {
     let text = format!(
         "{head}\n\
          UPDATE {target} SET \"_deleted\" = 1\n\
-         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM rows)\n\
+         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM _rows)\n\
          AND {gone}",
         head = head(rule),
         key = member(GUARDED),
@@ -89,7 +90,7 @@ fn quoted_list(names: &[&str]) -> String {
 
 /// A member of the row.
 fn member(index: usize) -> String {
-    format!("value ->> {index}")
+    format!("_row ->> {index}")
 }
 
 /// `count` members of the row, from `first`.
@@ -163,7 +164,7 @@ impl Target<'_> {
         format!(
             "{head}\n\
              INSERT INTO {target} ({columns}, {guard_columns})\n\
-             SELECT {values} FROM rows\n\
+             SELECT {values} FROM _rows\n\
              WHERE true{gone}\n\
              ON CONFLICT ({key}) DO UPDATE SET {updates}\n\
              WHERE (excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\")\n\
@@ -183,7 +184,7 @@ impl Target<'_> {
     pub(super) fn remove(&self) -> [Sql; 2] {
         let (head, target, key) = (head(self.rule), quoted(self.table), quoted_list(&self.key));
         let dead = format!(
-            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM rows)",
+            "\"_deleted\" = 1 AND ({key}) IN (SELECT {values} FROM _rows)",
             values = list(members(GUARDED, self.key.len())),
         );
         let keep = format!(
@@ -228,15 +229,15 @@ impl Target<'_> {
         let [new_version, new_precedence, new_event] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
         let text = format!(
             "{head},\n\
-             fresh AS (SELECT value, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS alike\n\
-             FROM rows)\n\
+             _fresh AS (SELECT _row, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS _alike\n\
+             FROM _rows)\n\
              INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
-             SELECT {rule}, {object}, {source}, {new_event}, {kind}, value -> {rest}, 0, 0\n\
-             FROM fresh LEFT JOIN {held}\n\
+             SELECT {rule}, {object}, {source}, {new_event}, {kind}, _row -> {rest}, 0, 0\n\
+             FROM _fresh LEFT JOIN {held}\n\
              WHERE {object} IS NOT NULL AND (\n\
-             (alike > 1 AND ({version} IS NULL OR {version} < {new_version}))\n\
+             (_alike > 1 AND ({version} IS NULL OR {version} < {new_version}))\n\
              OR ({version} = {new_version} AND {precedence} < {DELETION} AND (\n\
-             (alike > 1 AND {precedence} <= {new_precedence})\n\
+             (_alike > 1 AND {precedence} <= {new_precedence})\n\
              OR ({event_id} <> {new_event} AND ({precedence} = {new_precedence} OR {precedence} > {FETCHED})))))\n\
              ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
              type = excluded.type, rest = excluded.rest, due_at = 0, attempts = 0\n\
@@ -266,14 +267,14 @@ impl Target<'_> {
         let all = |conditions: Vec<String>| conditions.join(" AND ");
         let matches = stored().zip(members(GUARDED, self.key.len()));
         let same = self.key.iter().enumerate();
-        let same = same.map(|(i, name)| format!("{target}.{} = newest.key{i}", quoted(name)));
-        let keys = stored().enumerate().map(|(i, stored)| format!("{stored} AS key{i}"));
+        let same = same.map(|(i, name)| format!("{target}.{} = _newest._key{i}", quoted(name)));
+        let keys = stored().enumerate().map(|(i, stored)| format!("{stored} AS _key{i}"));
         format!(
             "{head},\n\
-             newest AS (SELECT value, {keys}, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS place\n\
-             FROM rows CROSS JOIN {target} AS held ON {matches})\n\
-             UPDATE {target} SET {updates} FROM newest\n\
-             WHERE place = 1 AND {same}\n\
+             _newest AS (SELECT _row, {keys}, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS _place\n\
+             FROM _rows CROSS JOIN {target} AS held ON {matches})\n\
+             UPDATE {target} SET {updates} FROM _newest\n\
+             WHERE _place = 1 AND {same}\n\
              AND ({target}.\"_version\" IS NULL OR {order} >= {order_of_target})",
             head = head(self.rule),
             keys = list(keys),
@@ -299,7 +300,7 @@ impl Target<'_> {
         format!(
             "{head}\n\
              INSERT INTO {target} ({columns})\n\
-             SELECT {values} FROM rows\n\
+             SELECT {values} FROM _rows\n\
              WHERE true\n\
              ON CONFLICT ({key}) DO UPDATE SET {updates}",
             head = head(self.rule),
@@ -323,7 +324,7 @@ impl Target<'_> {
         let guard = format!(
             "{head}\n\
              INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
-             SELECT {table}, {owner_key}, {version}, {precedence}, {event_id} FROM rows\n\
+             SELECT {table}, {owner_key}, {version}, {precedence}, {event_id} FROM _rows\n\
              WHERE true\n\
              {newest}",
             head = head(self.rule),
@@ -352,8 +353,8 @@ impl Target<'_> {
         let remove = format!(
             "{won}\n\
              DELETE FROM {target}\n\
-             WHERE ({owner_columns}) IN (SELECT {whose} FROM lists)\n\
-             AND {stored} NOT IN (SELECT {kept} FROM items){older}",
+             WHERE ({owner_columns}) IN (SELECT {whose} FROM _lists)\n\
+             AND {stored} NOT IN (SELECT {kept} FROM _items){older}",
             owner_columns = list(owner_columns()),
             whose = owners(owner),
             stored = key_text(self.key.iter().map(|name| quoted(name))),
@@ -403,17 +404,18 @@ impl Target<'_> {
     fn items(&self, owner: usize, rows: &str) -> String {
         format!(
             "{head},\n\
-             lists AS MATERIALIZED (SELECT {event_id} AS event_id, {named} FROM rows {rows}),\n\
-             items AS MATERIALIZED (SELECT value FROM jsonb_each(?2)\n\
-             WHERE ({of_list}) IN (SELECT event_id, {owners} FROM lists))",
+             _lists AS MATERIALIZED (SELECT {event_id} AS _event, {named} FROM _rows {rows}),\n\
+             _items AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?2)\n\
+             WHERE ({of_list}) IN (SELECT _event, {owners} FROM _lists))",
             head = head(self.rule),
             event_id = member(EVENT_ID),
             named = list(
                 members(GUARDED, owner)
                     .enumerate()
-                    .map(|(i, value)| format!("{value} AS owner{i}"))
+                    .map(|(i, value)| format!("{value} AS _owner{i}"))
             ),
-            of_list = list(members(0, ELEMENT + owner)),
+            of_list =
+                list(members(0, ELEMENT + owner).map(|member| member.replace("_row", "value"))),
             owners = owners(owner),
         )
     }
@@ -428,7 +430,7 @@ impl Target<'_> {
         let text = format!(
             "{items}\n\
              INSERT INTO {target} ({names})\n\
-             SELECT {values} FROM items\n\
+             SELECT {values} FROM _items\n\
              WHERE true\n\
              ON CONFLICT ({key}) DO {update}",
             target = quoted(self.table),
@@ -442,7 +444,7 @@ impl Target<'_> {
 
 /// The names of the owner's columns in the lists of [`Target::items`].
 fn owners(count: usize) -> String {
-    list((0..count).map(|i| format!("owner{i}")))
+    list((0..count).map(|i| format!("_owner{i}")))
 }
 
 /// The columns with the order of each row, if lists may be incomplete.
@@ -468,7 +470,7 @@ pub(super) fn outbox(rule: &str) -> String {
     format!(
         "{head}\n\
          INSERT INTO outbox (source, event_id, generation, rule, id, channel, recipient, content, due_at, created_at)\n\
-         SELECT {identity}, {address}, value -> {content}, {times} FROM rows\n\
+         SELECT {identity}, {address}, _row -> {content}, {times} FROM _rows\n\
          WHERE true\n\
          ON CONFLICT DO NOTHING\n\
          RETURNING due_at",
@@ -487,10 +489,10 @@ pub(super) fn outcome(rule: &str, column: &str) -> String {
     let (id, outcome, rank, at) = (PLAIN, PLAIN + 1, PLAIN + 2, PLAIN + 3);
     format!(
         "{head}\n\
-         UPDATE outbox SET outcome = row ->> {outcome}, outcome_rank = row ->> {rank}, outcome_at = row ->> {at},\n\
+         UPDATE outbox SET outcome = _row ->> {outcome}, outcome_rank = _row ->> {rank}, outcome_at = _row ->> {at},\n\
          state = iif({uncertain}, 'sent', state), error = iif({uncertain}, NULL, error)\n\
-         FROM (SELECT value AS row, max(value ->> {rank}) AS rank FROM rows GROUP BY value ->> {id})\n\
-         WHERE {column} = row ->> {id} AND outcome_rank < rank",
+         FROM (SELECT _row, max(_row ->> {rank}) AS rank FROM _rows GROUP BY _row ->> {id})\n\
+         WHERE {column} = _row ->> {id} AND outcome_rank < rank",
         uncertain = "state = 'uncertain' OR (state = 'pending' AND attempts > 0)",
         head = head(rule),
     )
@@ -505,7 +507,7 @@ pub(super) fn suppress(rule: &str, whom: &Suppression) -> String {
     format!(
         "{head}\n\
          INSERT INTO {table} ({keys}, source, event_id, version, created_at)\n\
-         SELECT {values} FROM rows\n\
+         SELECT {values} FROM _rows\n\
          WHERE NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key}\n\
          AND lifted.version > {version})\n\
          ON CONFLICT ({keys}) DO UPDATE SET\n\
@@ -528,7 +530,7 @@ pub(super) fn lift(rule: &str, whom: &Suppression) -> [String; 2] {
     let keep = format!(
         "{head}\n\
          INSERT INTO {ROW_GUARDS} (table_name, key, version, precedence, event_id)\n\
-         SELECT {name}, {key}, {version}, 0, {event_id} FROM rows\n\
+         SELECT {name}, {key}, {version}, 0, {event_id} FROM _rows\n\
          WHERE true\n\
          {newest}",
         key = key_text(members(PLAIN, keys.len())),
@@ -538,7 +540,7 @@ pub(super) fn lift(rule: &str, whom: &Suppression) -> [String; 2] {
     );
     let remove = format!(
         "{head}\n\
-         DELETE FROM {table} WHERE ({columns}) IN (SELECT {values} FROM rows)\n\
+         DELETE FROM {table} WHERE ({columns}) IN (SELECT {values} FROM _rows)\n\
          AND version < (SELECT lifted.version FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key})",
         columns = keys.join(", "),
         values = list(members(PLAIN, keys.len())),

@@ -491,7 +491,8 @@ impl Form {
             && float
                 .is_some_and(|float| Number::parse(&format!("{float:e}")).as_ref() == Some(number));
         match self {
-            Self::Exact if !is_exact || number.is_whole() => Ok(quoted(&text)),
+            // SQLite would print a fraction with up to 17 digits.
+            Self::Exact => Ok(quoted(&text)),
             _ if is_exact => Ok(Cow::Owned(text)),
             _ if float.is_none() => {
                 Err("64-bit number; `{ text = … }` in the rule stores it exactly")
@@ -609,7 +610,7 @@ mod tests {
             (Form::Integral, "\"a\"", Ok("\"a\"")),
             (Form::Integral, "1.5", Ok("1.5")),
             (Form::Exact, "[1]", Ok("[1]")),
-            (Form::Exact, "12.50", Ok("12.5")),
+            (Form::Exact, "12.50", Ok("\"12.5\"")),
             (Form::Exact, "0.1234567890123456789", Ok("\"0.1234567890123456789\"")),
             (Form::AsIs, "0.1234567890123456789", Ok("0.1234567890123456789")),
             (Form::Exact, "9007199254740993.0", Ok("9007199254740993")),

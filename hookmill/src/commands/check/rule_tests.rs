@@ -363,7 +363,10 @@ fn same(expected: &Value, found: &Value) -> bool {
         // A single recipient equals a list of one.
         (expected, Value::Array(found)) => matches!(found.as_slice(), [one] if same(expected, one)),
         (Value::Bool(truth), Value::Number(number)) => number.as_i64() == Some(i64::from(*truth)),
-        (Value::Number(expected), Value::Number(found)) => expected.as_f64() == found.as_f64(),
+        (Value::Number(expected), Value::Number(found)) => {
+            let whole = expected.as_i64().zip(found.as_i64());
+            whole.map_or_else(|| expected.as_f64() == found.as_f64(), |(one, other)| one == other)
+        }
         (expected, found) => expected == found,
     }
 }
@@ -398,6 +401,7 @@ mod tests {
     fn values_are_compared_as_sqlite_stores_them() {
         for (expected, found, is_same) in [
             (json!(1), json!(1.0), true),
+            (json!(820_982_911_946_154_508_i64), json!(820_982_911_946_154_509_i64), false),
             (json!(true), json!(1), true),
             (json!(true), json!(0), false),
             (json!("a"), json!("a"), true),
