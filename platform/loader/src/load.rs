@@ -1026,9 +1026,9 @@ mod tests {
         "#);
         insta::assert_snapshot!(loaded.program.rules[0].sql[0].text, @r#"
         -- rule clerk-users
-        WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
+        WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))
         INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")
-        SELECT value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18, value ->> 3, value ->> 4, value ->> 1, value ->> 5 FROM rows
+        SELECT _row ->> 6, _row ->> 7, _row ->> 8, _row ->> 9, _row ->> 10, _row ->> 11, _row ->> 12, _row ->> 13, _row ->> 14, _row ->> 15, _row ->> 16, _row ->> 17, _row ->> 18, _row ->> 3, _row ->> 4, _row ->> 1, _row ->> 5 FROM _rows
         WHERE true
         ON CONFLICT ("id") DO UPDATE SET "banned" = excluded."banned", "created_at" = excluded."created_at", "email" = excluded."email", "external_id" = excluded."external_id", "first_name" = excluded."first_name", "image_url" = excluded."image_url", "last_name" = excluded."last_name", "last_sign_in_at" = excluded."last_sign_in_at", "locked" = excluded."locked", "public_metadata" = excluded."public_metadata", "updated_at" = excluded."updated_at", "username" = excluded."username", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
         WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
