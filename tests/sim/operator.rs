@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Copies the queue first, and then the data, as `hookmill backup` does. In between, `meanwhile` runs.
+    /// Copies the queue first, and then the data, as `hookmill backup` does.
     pub fn back_up(&mut self, acknowledged: Vec<String>) -> Backup {
         self.note(|| "backup".to_owned());
         let queues = self.queues.iter().map(|(name, queued)| (*name, queued.clone())).collect();

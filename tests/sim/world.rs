@@ -95,7 +95,7 @@ pub struct World {
     pub applied: BTreeSet<(String, String, i64)>,
     /// What must not have happened.
     pub violations: Vec<String>,
-    /// What happened, if somebody reads it.
+    /// The trace of the history, if its report needs one.
     pub trace: Option<Vec<String>>,
     messages: u64,
 }

@@ -507,7 +507,7 @@ impl Form {
     }
 }
 
-/// Of an amount that is too large.
+/// What an amount that is too large should have been.
 const BEYOND: &str = "number of at most 64 bits";
 
 /// The number of significant digits that every number of 64 bits keeps.
