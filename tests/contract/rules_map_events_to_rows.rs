@@ -336,14 +336,18 @@ fn the_spellings_of_a_number_are_one_key() {
             (r#"{"type":"keyed_list","owner":"007","at":2,"gone":true}"#, None),
             (r#"{"type":"keyed_list","owner":7,"at":1,"items":[{"id":1}]}"#, None),
             (
-                r#"{"type":"keyed_list","owner":"8","at":1,"items":[{"id":1e0,"ratio":1e2},{"id":"2","ratio":100}]}"#,
+                r#"{"type":"keyed_list","owner":"8","at":1,"items":[{"id":1e0,"ratio":1e2},{"id":"2","ratio":100},{"id":3,"ratio":599820.90399161}]}"#,
                 None,
             ),
         ],
     );
     assert_eq!(
         pipeline.sql("SELECT owner, id, ratio FROM keyed_items ORDER BY id"),
-        [row(json!([8, 1, "100"])), row(json!([8, 2, "100"]))]
+        [
+            row(json!([8, 1, "100"])),
+            row(json!([8, 2, "100"])),
+            row(json!([8, 3, "599820.90399161"])),
+        ]
     );
     assert_eq!(pipeline.sql("SELECT error FROM dead_letters"), Vec::<Vec<Value>>::new());
 }

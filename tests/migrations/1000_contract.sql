@@ -29,6 +29,9 @@ CREATE TABLE accounts (
     name TEXT NOT NULL PRIMARY KEY,
     thing TEXT UNIQUE COLLATE NOCASE,
     plan TEXT,
+    -- Of the application, which may give a column any name.
+    value INTEGER,
+    place INTEGER,
     _version INTEGER,
     _precedence INTEGER,
     _event_id TEXT,
