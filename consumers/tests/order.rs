@@ -114,7 +114,7 @@ delete = ["other.deleted", { status = "done" }]
 path = "status"
 order = ["new", "open"]
 
-# Its parents never return, so neither does it.
+# Its parents never return, but it may get another one.
 [[rules]]
 name = "children"
 on = "s:child.*"
@@ -123,7 +123,19 @@ key = { id = "id" }
 version = "at"
 set = { owner = "owner", status = "status" }
 delete = "child.deleted"
+final = true
 parents = { owner = "kept" }
+
+# Deleted with its own parent, and with the parent of that.
+[[rules]]
+name = "leaves"
+on = "s:leaf.*"
+table = "leaves"
+key = { id = "id" }
+version = "at"
+set = { owner = "owner", status = "status" }
+delete = "leaf.deleted"
+parents = { owner = "children" }
 "#;
 
 const TABLES: &str = "
@@ -145,6 +157,9 @@ CREATE TABLE revived (id INTEGER PRIMARY KEY, status TEXT, _version INTEGER NOT 
 CREATE TABLE children (id TEXT PRIMARY KEY, owner TEXT, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
     _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX children_of_owner ON children (owner);
+CREATE TABLE leaves (id TEXT PRIMARY KEY, owner TEXT, status TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX leaves_of_owner ON leaves (owner);
 ";
 
 /// An event: its family of rules, and what decides between two of them.
@@ -192,7 +207,8 @@ fn key(object: u8) -> String {
 
 impl Sent {
     fn deletes(&self) -> bool {
-        self.action == "deleted" || (self.family != "child" && self.status == "done")
+        let has_done = ["thing", "other"].contains(&self.family);
+        self.action == "deleted" || (has_done && self.status == "done")
     }
 
     fn body(&self) -> String {
@@ -231,12 +247,13 @@ fn order(sent: &Sent, id: &str) -> Order {
         ["new", "open"].iter().position(|status| *status == sent.status).map_or(0, |at| at + 1);
     let is_thing = sent.family == "thing";
     let deletes = sent.deletes();
+    let is_final = is_thing || sent.family == "child" || sent.version.is_none();
     Order {
-        is_final: deletes && (is_thing || sent.version.is_none()),
+        is_final: deletes && is_final,
         version: sent.version.map_or(0, |version| version + 1),
         deletes,
         not_created: is_thing && !deletes && sent.action != "created",
-        status: if sent.family == "child" || deletes { 0 } else { status },
+        status: if ["child", "leaf"].contains(&sent.family) || deletes { 0 } else { status },
         action: match sent.action {
             _ if !is_thing || deletes => 0,
             "paused" => 0,
@@ -248,7 +265,9 @@ fn order(sent: &Sent, id: &str) -> Order {
 }
 
 fn any_sent() -> impl Strategy<Value = Sent> {
-    let family = prop_oneof![3 => Just("thing"), 2 => Just("other"), 2 => Just("child")];
+    let family = prop_oneof![
+        3 => Just("thing"), 2 => Just("other"), 2 => Just("child"), 2 => Just("leaf")
+    ];
     let action = prop_oneof![
         3 => Just("created"), 3 => Just("updated"), 2 => Just("paused"), 2 => Just("moved"), 1 => Just("deleted")
     ];
@@ -302,7 +321,8 @@ fn greatest(
 }
 
 fn oracle(sent: &[(String, Sent)]) -> Tables {
-    let names = ["kept", "items", "parts", "picked", "removed", "updated", "revived", "children"];
+    let names =
+        ["kept", "items", "parts", "picked", "removed", "updated", "revived", "children", "leaves"];
     let mut tables: Tables = names.map(|name| (name, BTreeMap::new())).into();
     let mut put = |table: &'static str, key: String, row: &[&str]| {
         let row = row.iter().map(|&text| text.to_owned()).collect();
@@ -361,9 +381,13 @@ fn oracle(sent: &[(String, Sent)]) -> Tables {
     for (object, (id, sent)) in greatest(sent, |sent| sent.family == "other") {
         put("revived", key(object), &[sent.status, id, flag(sent.deletes())]);
     }
-    for (object, (id, sent)) in greatest(sent, |sent| sent.family == "child") {
-        let deleted = sent.deletes() || gone.contains(&sent.owner);
-        put("children", key(object), &[&key(sent.owner), sent.status, id, flag(deleted)]);
+    for (family, table) in [("child", "children"), ("leaf", "leaves")] {
+        let above = std::mem::take(&mut gone);
+        for (object, (id, sent)) in greatest(sent, |sent| sent.family == family) {
+            let deleted = sent.deletes() || above.contains(&sent.owner);
+            put(table, key(object), &[&key(sent.owner), sent.status, id, flag(deleted)]);
+            gone.extend(Some(object).filter(|_| deleted));
+        }
     }
     tables
 }
@@ -382,6 +406,7 @@ fn tables(fixture: &Fixture) -> Tables {
         ("updated", "name, thing, status, _event_id, CAST(_deleted AS TEXT)"),
         ("revived", "CAST(id AS TEXT), status, _event_id, CAST(_deleted AS TEXT)"),
         ("children", "id, owner, status, _event_id, CAST(_deleted AS TEXT)"),
+        ("leaves", "id, owner, status, _event_id, CAST(_deleted AS TEXT)"),
     ]
     .into_iter()
     .map(|(table, columns)| (table, read(columns, table)))

@@ -68,7 +68,7 @@ data = { id = "id", text = "text", nothing = "nothing" }
 [[rules]]
 name = "conditions"
 on = ["s:asked"]
-when = { "a.b" = [1, "x", true], c = { not = "no" }, d = { exists = false }, e = { exists = true } }
+when = { "a.b" = [1, "x", true], c = { not = "no" }, d = { exists = false }, e = { exists = true }, f = { exists = true, not = ["", 1] } }
 [rules.email]
 template = "done"
 to = ["missing", "to"]
@@ -580,15 +580,18 @@ fn a_list_in_the_payload_does_not_become_recipients_unless_the_rule_allows_it() 
 fn an_email_is_only_written_if_every_condition_is_met() {
     let fixture = fixture();
     let cases = [
-        (r#""a":{"b":1},"e":0"#, true),
-        (r#""a":{"b":"x"},"c":"yes","e":0"#, true),
-        (r#""a":{"b":"\u0078"},"d":null,"e":0"#, true),
-        (r#""a":{"b":true},"e":0"#, true),
-        (r#""a":{"b":2},"e":0"#, false),
-        (r#""e":0"#, false),
-        (r#""a":{"b":1},"c":"no","e":0"#, false),
-        (r#""a":{"b":1},"d":0,"e":0"#, false),
-        (r#""a":{"b":1},"e":null"#, false),
+        (r#""a":{"b":1},"e":0,"f":0"#, true),
+        (r#""a":{"b":"x"},"c":"yes","e":0,"f":0"#, true),
+        (r#""a":{"b":"\u0078"},"d":null,"e":0,"f":0"#, true),
+        (r#""a":{"b":true},"e":0,"f":0"#, true),
+        (r#""a":{"b":2},"e":0,"f":0"#, false),
+        (r#""e":0,"f":0"#, false),
+        (r#""a":{"b":1},"c":"no","e":0,"f":0"#, false),
+        (r#""a":{"b":1},"d":0,"e":0,"f":0"#, false),
+        (r#""a":{"b":1},"e":null,"f":0"#, false),
+        (r#""a":{"b":1},"e":0"#, false),
+        (r#""a":{"b":1},"e":0,"f":"""#, false),
+        (r#""a":{"b":1},"e":0,"f":1.0"#, false),
     ];
     for (number, (members, _)) in cases.iter().enumerate() {
         let body = format!("{{\"to\":\"a@example.com\",{members}}}");

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// The tables of a migrated database.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Schema {
@@ -45,12 +47,49 @@ pub struct TableColumn {
     pub name: String,
     /// Its declared type, upper case: `TEXT`, `INTEGER`.
     pub kind: String,
+    /// What it makes of the values that it stores.
+    pub affinity: Affinity,
     /// Whether it is `NOT NULL`.
     pub not_null: bool,
     /// Whether it has a default.
     pub default: bool,
     /// Whether it is part of the primary key.
     pub key: bool,
+}
+
+/// What a column makes of the values that it stores.
+/// Source: <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// Texts of numbers become numbers.
+    Integer,
+    /// Numbers become texts.
+    Text,
+    /// Nothing.
+    AsIs,
+    /// Numbers, also in texts, become floating-point numbers of 64 bits.
+    Real,
+    /// Texts of numbers become numbers, of 64 bits if they have a fraction.
+    Numeric,
+}
+
+impl Affinity {
+    /// That of a declared type, in upper case.
+    pub fn of(kind: &str, is_strict: bool) -> Self {
+        let has = |names: &[&str]| names.iter().any(|name| kind.contains(name));
+        if has(&["INT"]) {
+            Self::Integer
+        } else if has(&["CHAR", "CLOB", "TEXT"]) {
+            Self::Text
+        } else if kind.is_empty() || has(&["BLOB"]) || (is_strict && kind == "ANY") {
+            Self::AsIs
+        } else if has(&["REAL", "FLOA", "DOUB"]) {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
 }
 
 /// The table with the versions of removed rows, and of lists.
@@ -95,5 +134,30 @@ impl Table {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_has_the_affinity_that_sqlite_derives_from_its_type() {
+        for (kind, expected) in [
+            ("BIGINT", Affinity::Integer),
+            ("FLOATING POINT", Affinity::Integer),
+            ("CHARINT", Affinity::Integer),
+            ("VARCHAR(20)", Affinity::Text),
+            ("", Affinity::AsIs),
+            ("BLOB", Affinity::AsIs),
+            ("DOUBLE PRECISION", Affinity::Real),
+            ("ANY", Affinity::Numeric),
+            ("STRING", Affinity::Numeric),
+            ("DECIMAL(10,5)", Affinity::Numeric),
+            ("BOOLEAN", Affinity::Numeric),
+        ] {
+            assert_eq!(Affinity::of(kind, false), expected, "{kind}");
+        }
+        assert_eq!(Affinity::of("ANY", true), Affinity::AsIs);
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use hookmill_core::schema::{Schema, Table, TableColumn};
+use hookmill_core::schema::{Affinity, Schema, Table, TableColumn};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -169,7 +169,7 @@ pub fn apply(
 pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     let mut schema = Schema::default();
     let mut tables = database.prepare(
-        "SELECT name FROM pragma_table_list
+        "SELECT name, strict FROM pragma_table_list
          WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'd1_migrations'",
     )?;
     let mut views = database
@@ -183,10 +183,12 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             list.\"unique\" = 1 AND origin <> 'pk'
          FROM pragma_index_list(?1) AS list WHERE partial = 0",
     )?;
-    let column = |row: &rusqlite::Row<'_>| {
+    let column = |row: &rusqlite::Row<'_>, is_strict: bool| {
+        let kind: String = row.get(1)?;
         Ok(TableColumn {
             name: row.get(0)?,
-            kind: row.get(1)?,
+            affinity: Affinity::of(&kind, is_strict),
+            kind,
             not_null: row.get(2)?,
             default: row.get(3)?,
             key: row.get(4)?,
@@ -196,9 +198,11 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
         "SELECT part.name FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
          WHERE list.origin = 'pk' AND part.key = 1 AND part.coll <> 'BINARY'",
     )?;
-    for name in tables.query_map([], |row| row.get::<_, String>(0))? {
-        let name = name?;
-        let columns = columns.query_map([&name], column)?.collect::<Result<_, _>>()?;
+    let table = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
+    for table in tables.query_map([], table)? {
+        let (name, is_strict) = table?;
+        let columns = columns.query_map([&name], |row| column(row, is_strict))?;
+        let columns = columns.collect::<Result<_, _>>()?;
         let index =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
         let (mut unique, mut all) = (Vec::new(), Vec::new());
@@ -216,7 +220,8 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
     }
     for name in views.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;
-        let found = columns.query_map([&name], column).and_then(Iterator::collect);
+        let found =
+            columns.query_map([&name], |row| column(row, false)).and_then(Iterator::collect);
         match found {
             Ok(columns) => {
                 schema.views.insert(name, Table { columns, ..Table::default() });

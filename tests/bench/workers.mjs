@@ -27,6 +27,8 @@ const DEFAULTS = {
   // Events in a measurement, which is a multiple of a batch; measurements of each contestant, in turn.
   events: 2000,
   rounds: 9,
+  // Measurements before these, in which V8 compiles what runs often.
+  warmup: 4,
   connections: 32,
   // Rows in each table, where that is little and where that is much.
   small: 1000,
@@ -307,7 +309,7 @@ const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.l
 
 // Processor time per event of every contestant, in turn.
 async function cpu(options, print) {
-  const { rounds, connections, small, large } = options;
+  const { rounds, warmup, connections, small, large } = options;
   const contestants = [
     byHand("floor", {
       schema: ["CREATE TABLE floor (id TEXT PRIMARY KEY, length INTEGER) WITHOUT ROWID"],
@@ -326,8 +328,7 @@ async function cpu(options, print) {
   const running = [];
   for (const contestant of contestants) running.push(await start(contestant));
   const costs = Object.fromEntries(running.map(({ name }) => [name, []]));
-  // The first round only warms up.
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 1 - warmup; round <= rounds; round++) {
     for (const contestant of running) {
       const cost = await measure(contestant, options.events, connections);
       if (round > 0) costs[contestant.name].push(cost);
@@ -367,7 +368,7 @@ export async function run(given = {}, print = console.log) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const sizes = ["events", "rounds", "connections", "small", "large"];
+  const sizes = ["events", "rounds", "warmup", "connections", "small", "large"];
   const options = Object.fromEntries(Object.keys(DEFAULTS).map((name) => [name, { type: "string" }]));
   const { values } = parseArgs({ options });
   for (const name of sizes) if (name in values) values[name] = Number(values[name]);

@@ -343,7 +343,7 @@ fn errors_about_emails_are_found_before_any_is_sent() {
     error: hookmill.toml:14:10: rule "b".when.a.: found "a.": expected a name at character 3
       hint: expected a path such as "data.object.status"
     error: hookmill.toml:14:24: rule "b".when.b: invalid condition
-      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+      hint: expected a value, a list of values, { not = … }, { exists = true } or { exists = false }; quote a path with dots
     error: hookmill.toml:15:38: rule "b".email.to: the list mixes addresses and paths; use one kind
       hint: expected a path to an address, an address, or a list of either
     error: hookmill.toml:15:100: rule "b".email.when: `when` is a key of the rule, not of its effect
@@ -965,10 +965,19 @@ set = { customer = "data.object.customer", number = "data.object.number" }
          CREATE UNIQUE INDEX seats_by_number ON seats (number);\n\
          CREATE UNIQUE INDEX seats_by_customer ON seats (customer) WHERE number IS NULL;\n\
          CREATE UNIQUE INDEX customers_by_email ON customers (lower(email));\n\
+         ALTER TABLE prices ADD COLUMN place TEXT AS (nickname || '!') VIRTUAL;\n\
+         ALTER TABLE prices ADD COLUMN owner TEXT;\n\
+         ALTER TABLE prices ADD COLUMN note TEXT;\n\
+         CREATE UNIQUE INDEX prices_by_place ON prices (place);\n\
+         CREATE UNIQUE INDEX prices_by_owner ON prices (owner) WHERE active = 1;\n\
+         CREATE UNIQUE INDEX prices_by_note ON prices (note);\n\
          CREATE TABLE discounts (item TEXT, subscription TEXT, FOREIGN KEY (subscription, item)\n\
              REFERENCES subscription_items (subscription_id, id)) STRICT;\n\
          CREATE TABLE labels (id TEXT PRIMARY KEY, item TEXT, subscription TEXT, FOREIGN KEY (subscription, item)\n\
-             REFERENCES subscription_items (subscription_id, id) ON DELETE CASCADE) STRICT;"
+             REFERENCES subscription_items (subscription_id, id) ON DELETE CASCADE) STRICT;\n\
+         CREATE TABLE stamps (id TEXT PRIMARY KEY, label TEXT REFERENCES labels (id)) STRICT;\n\
+         CREATE TABLE plans (id TEXT PRIMARY KEY) STRICT;\n\
+         ALTER TABLE products ADD COLUMN plan TEXT DEFAULT 'free' REFERENCES plans (id);"
         ),
     );
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
@@ -977,7 +986,15 @@ set = { customer = "data.object.customer", number = "data.object.number" }
     --- stderr
     warning: hookmill.toml:4:10: sources.stripe.preset: `customers` is UNIQUE in (an expression)
       hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
+    warning: hookmill.toml:4:10: sources.stripe.preset: `prices` is UNIQUE in (owner) for some rows
+      hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
+    warning: hookmill.toml:4:10: sources.stripe.preset: `prices` is UNIQUE in (place)
+      hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
     warning: hookmill.toml:4:10: sources.stripe.preset: a foreign key of `discounts` refers to `subscription_items`, whose rows rules remove
+      hint: an event that removes such a row is retried, and then becomes a dead letter; remove the foreign key, or add ON DELETE CASCADE
+    warning: hookmill.toml:4:10: sources.stripe.preset: a foreign key of `products` refers to `plans`
+      hint: an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key
+    warning: hookmill.toml:4:10: sources.stripe.preset: a foreign key of `stamps` refers to `labels`, whose rows a foreign key removes with those of `subscription_items`
       hint: an event that removes such a row is retried, and then becomes a dead letter; remove the foreign key, or add ON DELETE CASCADE
     warning: hookmill.toml:13:8: rule "seats": the sample of `invoice.paid` becomes a dead letter: refused: rule `seats`: the store refused: FOREIGN KEY constraint failed
     warning: hookmill.toml:15:9: rule "seats".table: `seats` is UNIQUE in (customer) for some rows
@@ -986,8 +1003,27 @@ set = { customer = "data.object.customer", number = "data.object.number" }
       hint: if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE
     warning: hookmill.toml:15:9: rule "seats".table: a foreign key of `seats` refers to `customers`
       hint: an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key
-    hookmill.toml: 2 sources and 32 rules, no errors, 6 warnings
+    hookmill.toml: 2 sources and 32 rules, no errors, 10 warnings
     "#);
+}
+
+#[test]
+fn a_column_that_respells_texts_is_a_warning() {
+    let folder = with_tables(
+        r#"
+[[rules]]
+name = "untidy"
+on = "stripe:invoice.paid"
+table = "untidy"
+key = { id = "data.object.id" }
+version = { unix_seconds = "created" }
+set = { number = "data.object.number", whole = { json = "data.object" }, live = "livemode", total = { integer = "data.object.total" } }
+"#,
+        &format!(
+            "CREATE TABLE untidy (id VARCHAR(255) PRIMARY KEY, number STRING, whole JSON, live BOOLEAN, total NUMERIC, {GUARD});"
+        ),
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]));
 }
 
 #[test]

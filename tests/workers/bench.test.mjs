@@ -20,6 +20,7 @@ test("the benchmark of the Workers completes, and an event costs the same at any
     },
     events: 200,
     rounds: 1,
+    warmup: 1,
     connections: 16,
     small: 1000,
     large: 20_000,

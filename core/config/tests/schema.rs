@@ -240,7 +240,7 @@ const SAMPLES: [&str; 15] = [
     handler = "a"
     each = "a.b"
     more = "a.c"
-    when = { x-a = "a", x-b = [1, true], x-c = { not = "a" }, x-d = { not = ["a"] }, x-e = { exists = true } }
+    when = { x-a = "a", x-b = [1, true], x-c = { not = "a" }, x-d = { not = ["a"] }, x-e = { exists = true }, x-f = { exists = true, not = "" } }
     table = "a"
     key = { x-id = { decimal = "a", scale = 3 }, x-n = ["@.n", "@.m"] }
     version = { unix_seconds = "a" }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::outbound::Provider;
-use hookmill_core::schema::{OWN_TABLES, Schema, Table, TableColumn};
+use hookmill_core::schema::{Affinity, OWN_TABLES, Schema, Table, TableColumn};
 use hookmill_keys::{ConfigError, Located, nearest};
 
 use crate::agree::{self, Agreed};
@@ -15,7 +15,7 @@ use crate::refetch;
 use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, Form, GUARD_COLUMNS, Guard, HandlerRef, Path,
-    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, TieStep,
+    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, Takes, TieStep,
     Unmatched, Value, ValuePath, When,
 };
 
@@ -111,6 +111,42 @@ fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, 
     managed
 }
 
+/// The parent of a child's column.
+fn parent<'r>(column: &'r str, table: &'r str, schema: &'r Schema) -> Option<Parent<'r>> {
+    let [key] = schema.tables.get(table).map(keys)?[..] else { return None };
+    Some(Parent { column, table, key })
+}
+
+/// The parents of a table.
+fn parents<'r>(managed: &Managed<'r>, schema: &'r Schema) -> Vec<Parent<'r>> {
+    managed.parents.iter().filter_map(|&(column, table)| parent(column, table, schema)).collect()
+}
+
+/// The statements for the tables below a table, the nearest first. A circle has been reported, and ends here.
+fn orphans(
+    rule: &str,
+    table: &str,
+    managed: &BTreeMap<&str, Managed<'_>>,
+    schema: &Schema,
+) -> Vec<Sql> {
+    let has_parents = managed.get(table).is_some_and(|table| !table.parents.is_empty());
+    let mut lines: Vec<Vec<_>> = vec![Vec::new()];
+    let (mut next, mut orphans) = (0, Vec::new());
+    while let Some(line) = lines.get(next).cloned() {
+        let last = line.last().map_or(table, |(child, _)| *child);
+        for &(child, column) in managed.get(last).into_iter().flat_map(|table| &table.children) {
+            let is_new = child != table && line.iter().all(|(above, _)| *above != child);
+            let Some(link) = parent(column, last, schema).filter(|_| is_new) else { continue };
+            let line: Vec<_> = line.iter().copied().chain([(child, link)]).collect();
+            let parents = managed.get(child).map(|child| parents(child, schema));
+            orphans.extend(sql::orphans(rule, &line, &parents.unwrap_or_default(), has_parents));
+            lines.push(line);
+        }
+        next += 1;
+    }
+    orphans
+}
+
 /// A source of the rule keeps each header that it reads.
 fn check_headers(rule: &RuleDecl, surroundings: &Surroundings) -> Vec<ConfigError> {
     let is_kept = |name: &String| {
@@ -142,7 +178,7 @@ fn check_headers(rule: &RuleDecl, surroundings: &Surroundings) -> Vec<ConfigErro
 fn compile_rule(
     (rule, agreed): (&RuleDecl, Agreed<'_>),
     surroundings: &Surroundings,
-    managed: &BTreeMap<&str, Managed<'_>>,
+    all: &BTreeMap<&str, Managed<'_>>,
     schema: &Schema,
     body: &mut Reads,
 ) -> Result<Rule, Vec<ConfigError>> {
@@ -153,7 +189,9 @@ fn compile_rule(
     let (sql, effect) = match &rule.effect {
         EffectDecl::Table(table) => {
             let none = Managed::default();
-            let managed = managed.get(table.table.value.as_str()).unwrap_or(&none);
+            let managed = all.get(table.table.value.as_str()).unwrap_or(&none);
+            let orphans = orphans(name, &table.table.value, all, schema);
+            let managed = (managed, orphans);
             compile_table((rule, agreed), table, managed, (schema, surroundings), &mut places)?
         }
         EffectDecl::Send(send) => {
@@ -234,7 +272,7 @@ fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
         ValueDecl::Constant(json) => Value::Constant(json.clone()),
         ValueDecl::Event(field) => Value::Event(*field),
         ValueDecl::Paths { paths, form: Form::AsIs } if exact => {
-            Value::Paths { paths: add(paths), form: Form::Exact }
+            Value::Paths { paths: add(paths), form: Form::Column(Affinity::Text) }
         }
         ValueDecl::Paths { paths, form } => Value::Paths { paths: add(paths), form: form.clone() },
         ValueDecl::Money { amount, currency } => {
@@ -243,18 +281,22 @@ fn value(text: &ValueDecl, exact: bool, places: &mut Places<'_>) -> Value {
     }
 }
 
-/// The value of a column with this declared type. `is_whole`: it is part of a key, or is added up.
-fn value_of_column(text: &ValueDecl, kind: &str, is_whole: bool, places: &mut Places<'_>) -> Value {
-    let stores_text = fits(kind, "TEXT") || kind == "ANY";
-    match value(text, stores_text, places) {
+/// The value of a column. `is_whole`: it is part of a key, or is added up.
+fn value_of_column(
+    text: &ValueDecl,
+    affinity: Affinity,
+    is_whole: bool,
+    places: &mut Places<'_>,
+) -> Value {
+    match value(text, false, places) {
         // The column stores the text of a number as the number, so both are one key.
         Value::Paths { paths, form: Form::AsIs | Form::Text }
-            if is_whole && fits(kind, "INTEGER") =>
+            if is_whole && affinity == Affinity::Integer =>
         {
             Value::Paths { paths, form: Form::Decimal { scale: 0 } }
         }
-        Value::Paths { paths, form: Form::AsIs } if fits(kind, "INTEGER") => {
-            Value::Paths { paths, form: Form::Integral }
+        Value::Paths { paths, form: Form::AsIs } => {
+            Value::Paths { paths, form: Form::Column(affinity) }
         }
         value => value,
     }
@@ -281,7 +323,7 @@ fn suppression(
 fn compile_table(
     (whole, agreed): (&RuleDecl, Agreed<'_>),
     rule: &TableDecl,
-    managed: &Managed<'_>,
+    (managed, orphans): (&Managed<'_>, Vec<Sql>),
     (schema, surroundings): (&Schema, &Surroundings),
     places: &mut Places<'_>,
 ) -> Result<(Vec<Sql>, Effect), Vec<ConfigError>> {
@@ -311,9 +353,9 @@ fn compile_table(
     }
 
     let mut column = |(name, text): &(Located<String>, Located<ValueDecl>), required| {
-        let kind = table.column(&name.value).map_or("", |column| &column.kind);
+        let affinity = table.column(&name.value).map_or(Affinity::AsIs, |column| column.affinity);
         let is_whole = required || matches!(rule.write, TableWrite::Count { .. });
-        let value = value_of_column(&text.value, kind, is_whole, places);
+        let value = value_of_column(&text.value, affinity, is_whole, places);
         Column { name: name.value.clone(), value, required }
     };
     // In rows of a list, the owner's columns come before the element's.
@@ -330,16 +372,8 @@ fn compile_table(
         tie: agreed.tie.iter().map(|step| tie_step(step, places)).collect(),
         refetch: provider.map(|provider| Refetch { provider, id: id_of_object(provider, places) }),
     };
-    let parent = |column, table| {
-        let [key] = schema.tables.get(table).map(keys)?[..] else { return None };
-        Some(Parent { column, table, key })
-    };
-    let parents = managed.parents.iter().filter_map(|&(column, table)| parent(column, table));
-    let children = managed.children.iter().filter_map(|&(child, column)| {
-        Some(sql::orphans(&name.value, child, parent(column, table_name)?))
-    });
     let target = Target {
-        parents: parents.collect(),
+        parents: parents(managed, schema),
         rule: &name.value,
         table: table_name,
         key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),
@@ -354,9 +388,11 @@ fn compile_table(
         TableWrite::Upsert { newest, .. } => {
             let guard = Some(guard(newest));
             let ties = provider.map(|_| target.ties());
-            let children = children.filter(|_| !newest.delete.is_empty());
+            let orphans = orphans.into_iter();
+            let orphans =
+                orphans.filter(|sql| sql.takes == Takes::All || !newest.delete.is_empty());
             let upsert = Sql::from(target.upsert(managed.removes));
-            let sql = ties.into_iter().chain([upsert]).chain(children);
+            let sql = ties.into_iter().chain([upsert]).chain(orphans);
             (sql.collect(), Effect::Row { table, guard, columns })
         }
         TableWrite::Remove { newest } => {
@@ -538,6 +574,16 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             errors.push(problem.hint("use a path, or { text = … }"));
         }
     }
+    for (name, value) in rule.columns() {
+        let is_text = matches!(value.value, ValueDecl::Paths { form: Form::Text, .. });
+        let column = table.column(&name.value).filter(|_| is_text);
+        if let Some(column) = column.filter(|column| !stores_text(column)) {
+            let problem = value.error(format!("the column `{}` is {}", column.name, column.kind));
+            errors.push(problem.hint(
+                "it would store the text of a number as a number; use TEXT, or remove `text`",
+            ));
+        }
+    }
     let key = rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
     match rule.write {
         // `row_guards` stores the key of these rows as text.
@@ -547,7 +593,11 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             }));
         }
         TableWrite::Upsert { .. } | TableWrite::Count { .. } => {
-            errors.extend(key.filter_map(|(name, _)| folding(name, table)));
+            let respelled = |(name, column): &(&Located<String>, &TableColumn)| {
+                let is_whole = column.affinity == Affinity::Integer;
+                (!is_whole && !stores_text(column)).then(|| untyped(name, column)).flatten()
+            };
+            errors.extend(key.filter_map(|key| respelled(&key).or_else(|| folding(key.0, table))));
         }
         // The application decides which rows there are.
         TableWrite::Update { .. } => {}
@@ -597,9 +647,11 @@ fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Ve
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
     for column in table.columns.iter().filter(|column| GUARD_COLUMNS.contains(&&*column.name)) {
-        let needed = if column.name == "_event_id" { "TEXT" } else { "INTEGER" };
-        let is_free = matches!(column.kind.as_str(), "ANY" | "");
-        if !is_free && !fits(&column.kind, needed) {
+        let (needed, affinity) = match column.name.as_str() {
+            "_event_id" => ("TEXT", Affinity::Text),
+            _ => ("INTEGER", Affinity::Integer),
+        };
+        if ![affinity, Affinity::AsIs].contains(&column.affinity) {
             let problem = format!(
                 "the column `{}` of `{}` is {}, so versions would not compare",
                 column.name, rule.table.value, column.kind
@@ -610,7 +662,7 @@ fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Ve
     if let TableWrite::Count { .. } = &rule.write {
         for (name, _) in rule.columns() {
             let column = table.column(&name.value);
-            if let Some(column) = column.filter(|column| !fits(&column.kind, "INTEGER")) {
+            if let Some(column) = column.filter(|column| column.affinity != Affinity::Integer) {
                 let problem = format!("the column `{}` is {}", name.value, column.kind);
                 errors.push(name.error(problem).hint(
                     "add to an INTEGER: sums of other numbers depend on the order of the events",
@@ -646,20 +698,14 @@ fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Ve
     }
 }
 
-/// Whether a column of this declared type stores values as they are. `needed` is INTEGER or TEXT.
-/// <https://www.sqlite.org/datatype3.html#determination_of_column_affinity>
-fn fits(kind: &str, needed: &str) -> bool {
-    let kind = kind.to_ascii_uppercase();
-    let is_text = ["CHAR", "CLOB", "TEXT"].iter().any(|name| kind.contains(name));
-    match needed {
-        "INTEGER" => kind.contains("INT"),
-        _ => is_text && !kind.contains("INT"),
-    }
+/// Whether a column stores texts as they are.
+fn stores_text(column: &TableColumn) -> bool {
+    matches!(column.affinity, Affinity::Text | Affinity::AsIs)
 }
 
 /// An error if a column of a key has no type that gives a text one spelling. Guards and parents compare keys by their texts.
 fn untyped(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> {
-    if ["INTEGER", "TEXT"].iter().any(|kind| fits(&column.kind, kind)) {
+    if matches!(column.affinity, Affinity::Integer | Affinity::Text) {
         return None;
     }
     let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
@@ -673,7 +719,7 @@ fn unlike(
     (parent, key): (&Located<String>, &TableColumn),
 ) -> Option<ConfigError> {
     untyped(parent, key).or_else(|| untyped(name, own)).or_else(|| {
-        let is_whole = |column: &TableColumn| fits(&column.kind, "INTEGER");
+        let is_whole = |column: &TableColumn| column.affinity == Affinity::Integer;
         (is_whole(own) != is_whole(key)).then(|| {
             let problem = format!(
                 "`{}` is {}, and the key of `{}` is {}",
@@ -788,7 +834,12 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
             if let (Some(own), Some(key)) = (own, key) {
                 errors.extend(unlike((column, own), (parent, key)));
             }
-            if !schema.tables.contains_key(name) {
+            if is_above(child, name, rules) {
+                let problem = parent.error(format!("`{child}` is its own parent"));
+                errors.push(problem.hint(
+                    "a row cannot be deleted through a row of the same table; remove one of these `parents`",
+                ));
+            } else if !schema.tables.contains_key(name) {
                 errors.push(no_table(parent, schema));
             } else if writers.is_empty() && !rule.preset {
                 errors.push(parent.error(format!("no rule writes the table `{name}`")));
@@ -808,6 +859,24 @@ fn check_parents(rules: &[RuleDecl], schema: &Schema) -> Vec<ConfigError> {
         }
     }
     errors
+}
+
+/// Whether a table is another one, or is among its parents and theirs.
+fn is_above(table: &str, other: &str, rules: &[RuleDecl]) -> bool {
+    let mut above = BTreeSet::from([other]);
+    loop {
+        let before = above.len();
+        for rule in rules {
+            let EffectDecl::Table(decl) = &rule.effect else { continue };
+            let parents = decl.newest().into_iter().flat_map(|newest| &newest.parents);
+            if above.contains(decl.table.value.as_str()) {
+                above.extend(parents.map(|(_, parent)| parent.value.as_str()));
+            }
+        }
+        if above.len() == before {
+            return above.contains(table);
+        }
+    }
 }
 
 /// A row is a function of the greatest event for its key. So all rules of a table must set the same columns; otherwise a
@@ -865,6 +934,12 @@ fn disagreements<'r>(
 fn differences(one: &TableDecl, other: &TableDecl) -> Vec<&'static str> {
     let time =
         |rule: &TableDecl| rule.newest().is_some_and(|newest| newest.version.value.is_time());
+    let scale = |rule: &TableDecl| match &rule.newest()?.version.value {
+        ValueDecl::Paths { form: Form::Decimal { scale }, .. } => Some(*scale),
+        ValueDecl::Paths { form: Form::AsIs, .. } => Some(0),
+        _ => None,
+    };
+    let scales = scale(one).zip(scale(other));
     let of_element = |rule: &TableDecl| -> BTreeSet<String> {
         let keys = rule.key.iter().filter(|(_, text)| text.value.is_of_element());
         keys.map(|(name, _)| name.value.clone()).collect()
@@ -876,6 +951,7 @@ fn differences(one: &TableDecl, other: &TableDecl) -> Vec<&'static str> {
     let lists = is_list(one) && is_list(other);
     let differences = [
         ("has a time as its version", time(one) != time(other)),
+        ("has this `scale` in its version", scales.is_some_and(|(one, other)| one != other)),
         ("has `each`", is_list(one) != is_list(other)),
         ("takes this key from the element", lists && of_element(one) != of_element(other)),
         ("has `update`", updates(one) != updates(other)),

@@ -72,7 +72,7 @@ keys! {
             boolean().located().optional()
                 .defaults_to("that of a rule that mirrors the same object; otherwise `false`"),
         /// Columns of the row, and the tables whose keys they have. A row counts as deleted if a final deletion has deleted such a
-        /// parent.
+        /// parent, or the parent's own parent.
         parents: Option<Vec<(Located<String>, Located<String>)>> =
             members(text("the name of a table").located(), "columns and tables: { organization_id = \"organizations\" }")
                 .optional().example("{ organization_id = \"organizations\" }"),
@@ -571,12 +571,15 @@ impl ValueKeys {
 keys! {
     /// A condition that a plain value cannot express.
     pub struct ConditionKeys {
-        /// None of these values; also true for a missing value.
+        /// None of these values; also true for a missing value, unless `exists = true` excludes it: `{ exists = true, not = "" }`.
         not: Option<Vec<String>> = scalars().optional(),
         /// Whether the value must exist.
         exists: Option<bool> = boolean().or(true).optional(),
     }
-    schema { "if": true, "then": { "oneOf": [{ "required": ["not"] }, { "required": ["exists"] }] } };
+    schema {
+        "minProperties": 1,
+        "dependentSchemas": { "not": { "properties": { "exists": { "const": true } } } },
+    };
 }
 
 const ONE_VALUE: &str =
@@ -666,6 +669,20 @@ fn version() -> Kind<ValueDecl> {
                 "expected a path to a whole number, or to a time: { rfc3339 = \"occurred_at\" }",
             ));
         }
+        if found.is_of_element() {
+            let problem = item.here.error("the version is that of an element");
+            item.report(problem.hint(
+                "the rows of a list share one version; use a path that does not begin with `@`",
+            ));
+        }
+        if let ValueDecl::Paths { paths, form: Form::AsIs } = &found
+            && let Some(header) = paths.iter().find(|path| matches!(path, ValuePath::Header(_)))
+        {
+            let problem = item.here.error("the version is in a header, and a header is text");
+            item.report(problem.hint(format!(
+                "add its form: {{ rfc3339 = \"{header}\" }}, or {{ integer = \"{header}\" }} for a whole number"
+            )));
+        }
         Some(found)
     })
 }
@@ -711,12 +728,16 @@ fn conditions() -> Kind<Vec<ConditionDecl>> {
     let spelled = table_then(expected, |section, keys: ConditionKeys| {
         match (section.at("not").and(keys.not), section.at("exists").and(keys.exists)) {
             (Some(any_of), None) => Some((any_of, true)),
+            (Some(mut any_of), Some(true)) => {
+                any_of.push("null".to_owned());
+                Some((any_of, true))
+            }
             (None, Some(exists)) => Some((vec!["null".to_owned()], exists)),
             _ => {
                 section.ignore_unknown();
                 let problem = section.here.error("invalid condition");
                 section.report(problem.hint(
-                    "expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots",
+                    "expected a value, a list of values, { not = … }, { exists = true } or { exists = false }; quote a path with dots",
                 ));
                 None
             }
@@ -1105,7 +1126,28 @@ impl TableRule<'_> {
             );
             return None;
         }
-        Some(StepDecl::Value { value, order: texts(order?) })
+        let stored = order?.into_iter().map(|word| self.stored(&value, word)).collect();
+        Some(StepDecl::Value { order: stored, value })
+    }
+
+    /// The text of a word of `order` as a value with this form is stored, so that both compare.
+    fn stored(&self, value: &ValueDecl, word: Located<String>) -> String {
+        let (problem, hint) = match value {
+            ValueDecl::Paths { form: Form::Json, .. } | ValueDecl::Money { .. } => (
+                "JSON and amounts of money do not compare with the words of `order`".to_owned(),
+                "use `path`",
+            ),
+            ValueDecl::Paths { form, .. } => match form.stored_text(&word.value) {
+                Ok(stored) => return stored,
+                Err(expected) => (
+                    format!("{:?} is not a valid {expected}, as the column requires", word.value),
+                    "use the values of the provider",
+                ),
+            },
+            ValueDecl::Constant(_) | ValueDecl::Event(_) => return word.value,
+        };
+        self.section.report(word.error(problem).hint(hint));
+        word.value
     }
 
     /// Which of the ways to keep the newest event's rows a rule has. Reports combinations that exclude each other.

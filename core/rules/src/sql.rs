@@ -10,7 +10,7 @@
 use super::row::{
     ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, Elements, FETCHED, FINAL, GUARD_COLUMNS, Sql, Suppression, Takes};
+use super::{DELETION, Elements, FETCHED, GUARD_COLUMNS, Sql, Suppression, Takes};
 use hookmill_core::schema::ROW_GUARDS;
 
 /// The rows of the parameter, one `_row` each. Names of ours begin with `_`, since the table of a rule may have any column, such
@@ -46,30 +46,50 @@ pub(super) struct Parent<'r> {
 }
 
 impl Parent<'_> {
-    /// Whether a final deletion has deleted the parent with this key. Such parents only become more, so it does not matter
-    /// which of a child's and its parent's events comes first.
+    /// Whether the parent with this key is deleted, itself or through a parent of its own.
     fn is_gone(&self, key: &str) -> String {
         format!(
-            "EXISTS (SELECT 1 FROM {table} AS parent WHERE parent.{name} = {key} AND parent.\"_deleted\" = 1 AND parent.\"_version\" >= {FINAL})",
+            "EXISTS (SELECT 1 FROM {table} AS parent WHERE parent.{name} = {key} AND parent.\"_deleted\" = 1)",
             table = quoted(self.table),
             name = quoted(self.key),
         )
     }
 }
 
-/// After [`Target::upsert`] of a parent: deletes the children of those that the rows delete for good.
-pub(super) fn orphans(rule: &str, child: &str, parent: Parent<'_>) -> Sql {
+/// After [`Target::upsert`] of a table: deletes the rows below the deleted ones, and restores those whose parent has another
+/// parent now. So the order of a child's and a parent's events does not matter. `line`: the tables down to the one that is
+/// changed, each with its link to the one above; `parents`: all parents of that table. A row of the first table may itself be
+/// deleted because of a parent (`has_parents`), whatever its event says.
+pub(super) fn orphans(
+    rule: &str,
+    line: &[(&str, Parent<'_>)],
+    parents: &[Parent<'_>],
+    has_parents: bool,
+) -> Option<Sql> {
+    let ((child, parent), between) = line.split_last()?;
+    let mut keys = format!("SELECT {} FROM _rows", member(GUARDED));
+    for ((table, above), (_, below)) in between.iter().zip(&line[1..]) {
+        keys = format!(
+            "SELECT {key} FROM {table} WHERE {column} IN ({keys})",
+            key = quoted(below.key),
+            table = quoted(table),
+            column = quoted(above.column),
+        );
+    }
     let (target, column) = (quoted(child), quoted(parent.column));
+    let gone = parents.iter().map(|parent| {
+        parent.is_gone(&format!("{target}.{column}", column = quoted(parent.column)))
+    });
+    let gone: Vec<_> = gone.collect();
     let text = format!(
         "{head}\n\
-         UPDATE {target} SET \"_deleted\" = 1\n\
-         WHERE \"_deleted\" = 0 AND {column} IN (SELECT {key} FROM _rows)\n\
-         AND {gone}",
+         UPDATE {target} SET \"_deleted\" = NOT \"_deleted\"\n\
+         WHERE {column} IN ({keys})\n\
+         AND \"_deleted\" <> (\"_precedence\" = {DELETION} OR {gone})",
         head = head(rule),
-        key = member(GUARDED),
-        gone = parent.is_gone(&format!("{target}.{column}")),
+        gone = gone.join(" OR "),
     );
-    Sql { takes: Takes::Deletions, ..text.into() }
+    Some(Sql { takes: if has_parents { Takes::All } else { Takes::Deletions }, ..text.into() })
 }
 
 fn quoted(name: &str) -> String {

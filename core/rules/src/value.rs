@@ -18,6 +18,7 @@ use super::number::{Number, same};
 use super::path::{Path, PathError};
 use super::read::{Read, Reads, Values};
 use super::time::TimeForm;
+use hookmill_core::schema::Affinity;
 use hookmill_core::time::Timestamp;
 
 /// How far the version of an event may be after its receipt, if it is a time.
@@ -236,10 +237,9 @@ impl EventField {
 pub enum Form {
     /// Stored as is: a text, a number in one spelling, 1 and 0 for true and false, JSON for lists and objects.
     AsIs,
-    /// The same, but the text of a number that a database would round. The compiler chooses it where a text can be stored.
-    Exact,
-    /// The same, but no number that a column of integers would round, also in quotes. The compiler chooses it for such columns.
-    Integral,
+    /// The same, in a column of this affinity, and no whole number is rounded. Where a text can be stored, it is the text of a
+    /// number that a database would round; elsewhere, such a number is an error. The compiler chooses it.
+    Column(Affinity),
     /// A text, a number or a boolean, stored as text.
     Text,
     /// Any value, stored as its JSON text, a string in quotes.
@@ -433,6 +433,13 @@ fn quoted(text: &str) -> Cow<'static, str> {
 }
 
 impl Form {
+    /// The text of the stored form of a text, or the required form.
+    pub(crate) fn stored_text(&self, text: &str) -> Result<String, &'static str> {
+        let json = quoted(text);
+        let stored = self.stored(&json)?;
+        Ok(plain(&stored).into_owned())
+    }
+
     /// The stored form of a JSON text that is not `null`, or the required form.
     fn stored<'j>(&self, json: &'j str) -> Result<Cow<'j, str>, &'static str> {
         let is_text = json.starts_with('"');
@@ -467,14 +474,18 @@ impl Form {
             }
             Self::Time(time) => time.stored(&plain(json)).map(Cow::Owned),
             // Most numbers.
-            Self::AsIs | Self::Exact | Self::Integral
-                if json.parse::<i64>().is_ok() && json != "-0" =>
+            Self::AsIs | Self::Column(_)
+                if *self != REAL && json.parse::<i64>().is_ok() && json != "-0" =>
             {
                 Ok(Cow::Borrowed(json))
             }
-            Self::AsIs | Self::Exact | Self::Integral => {
+            Self::AsIs | Self::Column(_) => {
                 let text = plain(json);
-                let number = Number::parse(&text).filter(|_| !is_text || *self == Self::Integral);
+                let takes_texts = matches!(
+                    self,
+                    Self::Column(Affinity::Integer | Affinity::Real | Affinity::Numeric)
+                );
+                let number = Number::parse(&text).filter(|_| !is_text || takes_texts);
                 number.map_or(Ok(Cow::Borrowed(json)), |number| self.number(json, &number))
             }
         }
@@ -482,17 +493,20 @@ impl Form {
 
     /// A number as this form stores it: in one spelling, and as it is.
     fn number<'j>(&self, json: &'j str, number: &Number<'_>) -> Result<Cow<'j, str>, &'static str> {
-        if let Some(whole) = number.units(0, false) {
-            return Ok(Cow::Owned(whole.to_string()));
-        }
         let text = number.to_string();
         let float = text.parse().ok().filter(|float: &f64| float.is_finite());
-        let is_exact = number.digits() <= EXACT_DIGITS
-            && float
-                .is_some_and(|float| Number::parse(&format!("{float:e}")).as_ref() == Some(number));
+        let is_same = float
+            .is_some_and(|float| Number::parse(&format!("{float:e}")).as_ref() == Some(number));
+        if let Some(whole) = number.units(0, false) {
+            return match is_same || *self != REAL {
+                true => Ok(Cow::Owned(whole.to_string())),
+                false => Err("number that a REAL column keeps; a TEXT column stores it exactly"),
+            };
+        }
+        let is_exact = number.digits() <= EXACT_DIGITS && is_same;
         match self {
             // SQLite would print a fraction with up to 17 digits.
-            Self::Exact => Ok(quoted(&text)),
+            Self::Column(Affinity::Text | Affinity::AsIs) => Ok(quoted(&text)),
             _ if is_exact => Ok(Cow::Owned(text)),
             _ if float.is_none() => {
                 Err("64-bit number; `{ text = … }` in the rule stores it exactly")
@@ -500,12 +514,15 @@ impl Form {
             _ if number.is_whole() => {
                 Err("64-bit integer; `{ text = … }` in the rule stores it exactly")
             }
-            Self::Integral => Err("whole number"),
+            Self::Column(Affinity::Integer) => Err("whole number"),
             // Other columns store what is next to it.
             _ => Ok(Cow::Borrowed(json)),
         }
     }
 }
+
+/// The form of values for columns of floating-point numbers.
+const REAL: Form = Form::Column(Affinity::Real);
 
 /// What an amount that is too large should have been.
 const BEYOND: &str = "number of at most 64 bits";
@@ -567,6 +584,7 @@ mod tests {
         }
     }
 
+    const NOT_REAL: &str = "number that a REAL column keeps; a TEXT column stores it exactly";
     const NOT_AN_INTEGER: &str = "64-bit integer; `{ text = … }` in the rule stores it exactly";
 
     #[test]
@@ -584,6 +602,9 @@ mod tests {
 
     #[test]
     fn a_form_is_stored_in_one_way() {
+        let exact = || Form::Column(Affinity::Text);
+        let integral = || Form::Column(Affinity::Integer);
+        let numeric = || Form::Column(Affinity::Numeric);
         let cents = || Form::Decimal { scale: 2 };
         let whole = || Form::Decimal { scale: 0 };
         for (form, json, expected) in [
@@ -592,28 +613,39 @@ mod tests {
             (Form::AsIs, "-9223372036854775808", Ok("-9223372036854775808")),
             (Form::AsIs, "9223372036854775808", Err(NOT_AN_INTEGER)),
             (Form::AsIs, "-9223372036854775809", Err(NOT_AN_INTEGER)),
-            (Form::Exact, "9223372036854775807", Ok("9223372036854775807")),
-            (Form::Exact, "9223372036854775808", Ok("\"9223372036854775808\"")),
-            (Form::Exact, "-1e999", Ok("\"-1e999\"")),
-            (Form::Exact, "1e30", Ok("\"1000000000000000000000000000000\"")),
-            (Form::Exact, "1e2", Ok("100")),
-            (Form::Exact, "-0.0", Ok("0")),
-            (Form::Exact, "3.0000000000000004e-1", Ok("\"0.30000000000000004\"")),
-            (Form::Exact, "2.5e-324", Ok("\"25e-325\"")),
+            (exact(), "9223372036854775807", Ok("9223372036854775807")),
+            (exact(), "9223372036854775808", Ok("\"9223372036854775808\"")),
+            (exact(), "-1e999", Ok("\"-1e999\"")),
+            (exact(), "1e30", Ok("\"1000000000000000000000000000000\"")),
+            (exact(), "1e2", Ok("100")),
+            (exact(), "-0.0", Ok("0")),
+            (exact(), "3.0000000000000004e-1", Ok("\"0.30000000000000004\"")),
+            (exact(), "2.5e-324", Ok("\"25e-325\"")),
             (Form::AsIs, "10000000000000000000", Ok("10000000000000000000")),
             (Form::AsIs, "1e19", Ok("10000000000000000000")),
             (Form::AsIs, "18446744073709551616.0", Err(NOT_AN_INTEGER)),
-            (Form::Integral, "9007199254740993.5", Err("whole number")),
-            (Form::Integral, "1e-400", Err("whole number")),
-            (Form::Integral, "\"9007199254740993.0\"", Ok("9007199254740993")),
-            (Form::Integral, "\"007\"", Ok("7")),
-            (Form::Integral, "\"a\"", Ok("\"a\"")),
-            (Form::Integral, "1.5", Ok("1.5")),
-            (Form::Exact, "[1]", Ok("[1]")),
-            (Form::Exact, "12.50", Ok("\"12.5\"")),
-            (Form::Exact, "0.1234567890123456789", Ok("\"0.1234567890123456789\"")),
+            (integral(), "9007199254740993.5", Err("whole number")),
+            (integral(), "1e-400", Err("whole number")),
+            (integral(), "\"9007199254740993.0\"", Ok("9007199254740993")),
+            (integral(), "\"007\"", Ok("7")),
+            (integral(), "\"a\"", Ok("\"a\"")),
+            (integral(), "1.5", Ok("1.5")),
+            (REAL, "9007199254740992", Ok("9007199254740992")),
+            (REAL, "9007199254740993", Err(NOT_REAL)),
+            (REAL, "\"9007199254740993\"", Err(NOT_REAL)),
+            (REAL, "1e19", Ok("10000000000000000000")),
+            (REAL, "\"12.50\"", Ok("12.5")),
+            (REAL, "\"a\"", Ok("\"a\"")),
+            (numeric(), "9007199254740993", Ok("9007199254740993")),
+            (numeric(), "\"9223372036854775808\"", Err(NOT_AN_INTEGER)),
+            (numeric(), "\"12.50\"", Ok("12.5")),
+            (Form::Column(Affinity::AsIs), "12.50", Ok("\"12.5\"")),
+            (Form::Column(Affinity::AsIs), "\"12.50\"", Ok("\"12.50\"")),
+            (exact(), "[1]", Ok("[1]")),
+            (exact(), "12.50", Ok("\"12.5\"")),
+            (exact(), "0.1234567890123456789", Ok("\"0.1234567890123456789\"")),
             (Form::AsIs, "0.1234567890123456789", Ok("0.1234567890123456789")),
-            (Form::Exact, "9007199254740993.0", Ok("9007199254740993")),
+            (exact(), "9007199254740993.0", Ok("9007199254740993")),
             (Form::AsIs, "-9007199254740993.0", Ok("-9007199254740993")),
             (Form::AsIs, "9.007199254740993e15", Ok("9007199254740993")),
             (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
@@ -768,7 +800,8 @@ mod tests {
         #[test]
         fn no_form_panics(json in any::<String>(), scale in 0_u32..19) {
             let formats = Spelling::Formats(vec!["%F %T".to_owned(), "%c".to_owned()]);
-            for form in [Form::AsIs, Form::Exact, Form::Integral, time(formats), Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, time(Spelling::UnixSeconds), time(Spelling::UnixMilliseconds), time(Spelling::Rfc3339)] {
+            let of_columns = [Affinity::Text, Affinity::Integer, Affinity::Real, Affinity::Numeric].map(Form::Column);
+            for form in of_columns.into_iter().chain([Form::AsIs, time(formats), Form::Text, Form::Json, Form::Boolean, Form::Decimal { scale }, time(Spelling::UnixSeconds), time(Spelling::UnixMilliseconds), time(Spelling::Rfc3339)]) {
                 let text = serde_json::Value::from(json.as_str()).to_string();
                 let _ = form.stored(&text);
             }

@@ -21,8 +21,14 @@ const BAKED: &[u8] = include_bytes!(env!("HOOKMILL_BAKED"));
 const BODY_BYTES: usize = 32 * 1024 * 1024;
 
 thread_local! {
-    /// Created by the first request: secrets are bindings, and change only with a deployment.
-    static GATE: OnceCell<Rc<Gate>> = const { OnceCell::new() };
+    /// Created by the first request: bindings, and secrets are some, change only with a deployment.
+    static STAGE: OnceCell<Rc<Stage>> = const { OnceCell::new() };
+}
+
+/// What requests share.
+struct Stage {
+    gate: Gate,
+    platform: Cloudflare,
 }
 
 struct Cloudflare {
@@ -74,26 +80,30 @@ impl Platform for Cloudflare {
     }
 }
 
-fn gate(env: &Env) -> Rc<Gate> {
-    GATE.with(|gate| {
-        let made = gate.get_or_init(|| {
-            let (config, salt): (Ingress, [u8; 16]) =
-                postcard::from_bytes(BAKED).expect("xtask wrote it from the same type");
-            Rc::new(Gate::new(config, salt, BODY_BYTES, |name| secret(env, name)))
-        });
-        made.clone()
+/// # Errors
+///
+/// If a binding is missing.
+fn stage(env: &Env) -> Result<Rc<Stage>> {
+    STAGE.with(|stage| {
+        if let Some(stage) = stage.get() {
+            return Ok(stage.clone());
+        }
+        let (config, salt): (Ingress, [u8; 16]) =
+            postcard::from_bytes(BAKED).expect("xtask wrote it from the same type");
+        let platform = Cloudflare {
+            queue: CloudflareQueue::new(env, "EVENTS")?,
+            objects: R2::new(env, "BODIES")?,
+            env: env.clone(),
+        };
+        let gate = Gate::new(config, salt, BODY_BYTES, |name| secret(env, name));
+        Ok(stage.get_or_init(|| Rc::new(Stage { gate, platform })).clone())
     })
 }
 
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, context: Context) -> Result<Response> {
-    let gate = gate(&env);
-    let platform = Cloudflare {
-        queue: CloudflareQueue::new(&env, "EVENTS")?,
-        objects: R2::new(&env, "BODIES")?,
-        env: env.clone(),
-    };
-    let (response, outcome) = http::serve(&platform, &gate, &request).await?;
+    let stage = stage(&env)?;
+    let (response, outcome) = http::serve(&stage.platform, &stage.gate, &request).await?;
     if let Some(entry) = hookmill_ingress::log::entry(&outcome) {
         log(&entry);
     }
@@ -109,7 +119,7 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
         }
         RequestOutcome::Rejected { recorded, .. } => {
             if recorded.first {
-                context.wait_until(report(gate, env));
+                context.wait_until(report(stage, env));
             }
         }
     }
@@ -117,9 +127,9 @@ async fn fetch(request: Request, env: Env, context: Context) -> Result<Response>
 }
 
 /// Sends the rejections of this isolate since the last report, at the end of the window.
-async fn report(gate: Rc<Gate>, env: Env) {
+async fn report(stage: Rc<Stage>, env: Env) {
     Delay::from(REPORT_WINDOW).await;
-    let reports = gate.rejections().take(now()).iter().map(Report::encode).collect();
+    let reports = stage.gate.rejections().take(now()).iter().map(Report::encode).collect();
     let sent = match CloudflareQueue::new(&env, "REPORTS") {
         Ok(queue) => queue.send(reports).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

@@ -32,11 +32,12 @@ impl Batch {
         let raw = event.messages()?;
         let batch: MessageBatch<()> = event.clone().into();
         let messages: Vec<_> = batch.raw_iter().collect();
+        let attempts = JsValue::from("attempts");
         let deliveries = messages
             .iter()
             .zip(raw.iter())
             .map(|(message, raw)| {
-                let attempts = Reflect::get(&raw, &"attempts".into())?.as_f64().unwrap_or(1.0);
+                let attempts = Reflect::get(&raw, &attempts)?.as_f64().unwrap_or(1.0);
                 Ok(Delivery {
                     #[expect(
                         clippy::cast_possible_truncation,
@@ -81,8 +82,12 @@ impl Batch {
 
 /// The text of a message. Hookmill sends text. Any other content becomes a dead letter that preserves it.
 fn text(body: &JsValue) -> String {
-    if let Some(text) = body.dyn_ref::<JsString>().filter(|text| text.is_valid_utf16()) {
-        return text.into();
+    if let Some(string) = body.dyn_ref::<JsString>() {
+        let text = String::from(string);
+        // Half of a surrogate pair became U+FFFD. Only such a text is looked through, with a call for each of its characters.
+        if !text.contains(char::REPLACEMENT_CHARACTER) || string.is_valid_utf16() {
+            return text;
+        }
     }
     match bytes(body) {
         Some(bytes) => text_of(bytes),

@@ -39,13 +39,13 @@ pub async fn serve<P: Platform>(
         }),
         deadline: now() + gate.config().limits.body_timeout,
     };
-    let (path, method) = (request.path(), request.method().to_string());
+    let method = request.method().to_string();
     // The URL as sent: parsing would change its escapes, and signatures cover them.
     let url = request.inner().url();
-    let query = url.split_once('?').map(|(_, query)| query);
+    let (path, query) = path_and_query(&url);
     let incoming = Incoming {
         method: &method,
-        path: &path,
+        path,
         query,
         headers: &headers,
         // Cloudflare sets this header and overwrites the client's.
@@ -55,6 +55,16 @@ pub async fn serve<P: Platform>(
     };
     let (reply, outcome) = ingress(platform, gate, incoming, now()).await;
     Ok((response(reply)?, outcome))
+}
+
+/// The path and the query of an absolute URL without a fragment, which no request has.
+fn path_and_query(url: &str) -> (&str, Option<&str>) {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let target = after_scheme.find(['/', '?']).map_or("", |start| &after_scheme[start..]);
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
 }
 
 fn response(reply: Reply) -> Result<Response> {
@@ -122,5 +132,22 @@ impl Body for WorkerBody {
         }
         let part = Reflect::get(&value, &"value".into()).map_err(incomplete)?;
         Ok(part.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_a_path_and_perhaps_a_query() {
+        for (url, expected) in [
+            ("https://a.test/webhooks/s", ("/webhooks/s", None)),
+            ("https://a.test/a%2Fb?x=1?y", ("/a%2Fb", Some("x=1?y"))),
+            ("https://a.test?x", ("", Some("x"))),
+            ("https://a.test", ("", None)),
+        ] {
+            assert_eq!(path_and_query(url), expected, "{url}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use hookmill_core::email::TemplateText;
 use hookmill_core::schema::{OWN_TABLES, Schema};
 use hookmill_migrations::{Migration, MigrationError, apply, in_folder, own, schema};
 use hookmill_rules::Program;
+use hookmill_rules::ast::EffectDecl;
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -156,7 +157,11 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
         faults.sort();
         return Err(LoadError::Faults(Faults(faults)));
     }
-    match config.compile(&schema(&database)?, handlers) {
+    let compiled = config.compile(&schema(&database)?, handlers);
+    if let Ok(program) = &compiled {
+        faults.extend(unprepared(&config, program, &database)?);
+    }
+    match compiled {
         Ok(program) if faults.is_empty() => {
             let overview = overview(&text, &program);
             let handlers = handlers.to_vec();
@@ -168,6 +173,35 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
             Err(LoadError::Faults(Faults(faults)))
         }
     }
+}
+
+/// Rules whose statements the database refuses, whatever their rows, for instance because a foreign key refers to a table that
+/// does not exist. D1 and the native database enforce foreign keys.
+fn unprepared(
+    config: &Config,
+    program: &Program,
+    database: &Connection,
+) -> Result<Vec<ConfigError>, rusqlite::Error> {
+    database.pragma_update(None, "foreign_keys", true)?;
+    let mut faults = Vec::new();
+    for rule in &program.rules {
+        let error = rule.sql.iter().find_map(|sql| database.prepare(&sql.text).err());
+        let decl = config.rules.iter().find(|decl| decl.name.value == rule.name);
+        let (Some(error), Some(decl)) = (error, decl) else { continue };
+        let place = match &decl.effect {
+            EffectDecl::Table(table) => table.table.place(),
+            _ => decl.name.place(),
+        };
+        let cause = error.sqlite_error().map_or_else(|| error.to_string(), ToString::to_string);
+        let cause = match &error {
+            rusqlite::Error::SqliteFailure(_, Some(text)) => text.clone(),
+            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+            _ => cause,
+        };
+        let problem = place.error(format!("the database refuses the rule's statements: {cause}"));
+        faults.push(problem.hint("a migration must change the table, or what refers to it"));
+    }
+    Ok(faults)
 }
 
 /// Applies the user's migrations to the scratch database.
@@ -188,6 +222,8 @@ fn users(
 
 #[cfg(test)]
 mod tests {
+    use hookmill_rules::TieStep;
+
     use super::*;
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -300,6 +336,9 @@ mod tests {
              CREATE TABLE untyped (team TEXT, id ANY, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE numbers (id INTEGER PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE loose (id ANY PRIMARY KEY, {guard}) STRICT;
+             CREATE TABLE untidy (id STRING PRIMARY KEY, size INTEGER, share REAL, _version ANY, _precedence INTEGER, _event_id ANY, _deleted INTEGER);
+             CREATE TABLE owners (id TEXT PRIMARY KEY, {guard}) STRICT;
+             CREATE TABLE links (id TEXT PRIMARY KEY, team TEXT REFERENCES nowhere (id), {guard}) STRICT;
              CREATE TABLE tally (id TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER) STRICT;
              CREATE TABLE folded (team TEXT, id TEXT COLLATE NOCASE, PRIMARY KEY (team, id)) STRICT;
              CREATE TABLE indexed (id TEXT, team TEXT, PRIMARY KEY (id, team)) STRICT;
@@ -815,11 +854,23 @@ mod tests {
             faults(&mirror("child", false, &format!("on = 's:team.*'\n{set}\n{more}")))
         };
         let list = mirror("list", true, "on = 's:team.*'\nparents = { team = 'accounts' }");
+        let owners = |delete: &str| {
+            let key = "table = 'owners'\nkey = { id = 'id' }\nversion = 'v'";
+            format!(
+                "[[rules]]\nname = 'owners'\non = 's:owner.*'\n{key}\ndelete = '*.deleted'\n{delete}\n"
+            )
+        };
+        let of_owners = mirror(
+            "child",
+            false,
+            "on = 's:team.*'\nset = { customer = 'c' }\nparents = { customer = 'owners' }",
+        );
         let refused = [
-            child("parents = { customer = 'accounts' }\ndelete = '*.deleted'"),
+            faults(&(owners("") + &of_owners)),
             child("parents = { plan = 'teams', plann = 'accounts', customer = 'account' }"),
             child("parents = { customer = 'tallies' }"),
             faults(&list),
+            child("parents = { customer = 'accounts' }\ndelete = '*.deleted'\nfinal = true"),
         ];
         insta::assert_snapshot!(refused.join("\n"));
         insta::assert_snapshot!(child("parents = { customer = 'numbers', plan = 'loose' }"), @r#"
@@ -833,8 +884,7 @@ mod tests {
           hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
         5 errors in the configuration
         "#);
-        let fits = "parents = { customer = 'accounts' }\ndelete = '*.deleted'\nfinal = true";
-        assert_eq!(child(fits), "none");
+        assert_eq!(faults(&(owners("final = true") + &of_owners)), "none");
     }
 
     #[test]
@@ -891,6 +941,105 @@ mod tests {
         error: hookmill.toml:17:9: rule "c".add.n: the column `n` is REAL
           hint: add to an INTEGER: sums of other numbers depend on the order of the events
         3 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn columns_that_respell_keys_and_texts_are_refused() {
+        let rule = "[[rules]]\nname = 'r'\non = 's:*'\ntable = 'untidy'\nkey = { id = 'id' }\nversion = 'v'\n\
+                    set = { size = { text = 'n' }, share = { text = 'n' } }";
+        insta::assert_snapshot!(faults(rule), @r#"
+        hookmill.toml:9:9: rule "r".table: the column `_event_id` of `untidy` is ANY, so versions would not compare
+          hint: use TEXT
+        error: hookmill.toml:9:9: rule "r".table: the column `_version` of `untidy` is ANY, so versions would not compare
+          hint: use INTEGER
+        error: hookmill.toml:10:9: rule "r".key.id: the type of the column `id` is STRING
+          hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
+        error: hookmill.toml:12:16: rule "r".set.size: the column `size` is INTEGER
+          hint: it would store the text of a number as a number; use TEXT, or remove `text`
+        error: hookmill.toml:12:40: rule "r".set.share: the column `share` is REAL
+          hint: it would store the text of a number as a number; use TEXT, or remove `text`
+        5 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn a_version_that_no_event_has_is_refused() {
+        let rule = |version: &str| {
+            format!(
+                "[[rules]]\nname = 'r'\non = 's:*'\neach = 'list'\ntable = 'members'\nkey = {{ team = 'team', id = '@.id' }}\n\
+                 version = {version}\n"
+            )
+        };
+        insta::assert_snapshot!(faults(&rule("'header:X-At'")), @r#"
+        hookmill.toml:12:11: rule "r".version: the version is in a header, and a header is text
+          hint: add its form: { rfc3339 = "header:x-at" }, or { integer = "header:x-at" } for a whole number
+        1 error in the configuration
+        "#);
+        insta::assert_snapshot!(faults(&rule("'@.at'")), @r#"
+        hookmill.toml:12:11: rule "r".version: the version is that of an element
+          hint: the rows of a list share one version; use a path that does not begin with `@`
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn two_scales_of_a_version_in_one_table_are_refused() {
+        let rule = |name: &str, scale: u8| {
+            let version = format!("version = {{ decimal = 'v', scale = {scale} }}");
+            mirror(name, false, &format!("on = 's:{name}.*'\n{version}"))
+        };
+        insta::assert_snapshot!(faults(&(rule("a", 0) + &rule("b", 2))), @r#"
+        hookmill.toml:14:9: rule "b".table: rules `a` and `b` both write `accounts`, but only one of them has this `scale` in its version
+          hint: all rules of a table must agree in this
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn the_order_of_a_converted_column_is_that_of_its_stored_values() {
+        let rule = |value: &str, order: &str| {
+            let tie = format!("tie = {{ precedence = {{ column = 'plan', order = {order} }} }}");
+            mirror("r", false, &format!("on = 's:*'\nset = {{ plan = {value} }}\n{tie}"))
+        };
+        let order = |value: &str, order: &str| -> Vec<String> {
+            let folder = folder(&[(
+                "hookmill.toml",
+                &format!("{SOURCE}[database]\nmigrations = 'app'\n{}", rule(value, order)),
+            )]);
+            fs::create_dir(folder.path().join("app")).unwrap();
+            let sql = "CREATE TABLE accounts (id TEXT PRIMARY KEY, plan, _version INTEGER, _precedence INTEGER, _event_id TEXT, _deleted INTEGER)";
+            fs::write(folder.path().join("app/1000_a.sql"), sql).unwrap();
+            let loaded = load(&folder.path().join("hookmill.toml"), &[]).unwrap();
+            match &loaded.program.rules[0].effect.guard().unwrap().tie[..] {
+                [TieStep::Value { order, .. }] => order.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(order("{ boolean = 'p' }", "['false', 'true']"), ["0", "1"]);
+        assert_eq!(order("{ decimal = 'p', scale = 2 }", "['1.50', '2']"), ["150", "200"]);
+        assert_eq!(order("'p'", "['1.50', 'true']"), ["1.50", "true"]);
+        insta::assert_snapshot!(faults(&rule("{ boolean = 'p' }", "['no', 'yes']")), @r#"
+        hookmill.toml:13:50: rule "r".tie.precedence.order[0]: "no" is not a valid boolean, as the column requires
+          hint: use the values of the provider
+        error: hookmill.toml:13:56: rule "r".tie.precedence.order[1]: "yes" is not a valid boolean, as the column requires
+          hint: use the values of the provider
+        2 errors in the configuration
+        "#);
+        insta::assert_snapshot!(faults(&rule("{ json = 'p' }", "['no']")), @r#"
+        hookmill.toml:13:50: rule "r".tie.precedence.order[0]: JSON and amounts of money do not compare with the words of `order`
+          hint: use `path`
+        1 error in the configuration
+        "#);
+    }
+
+    #[test]
+    fn a_foreign_key_to_a_table_that_does_not_exist_is_refused() {
+        let rule = "[[rules]]\nname = 'r'\non = 's:*'\ntable = 'links'\nkey = { id = 'id' }\nversion = 'v'";
+        insta::assert_snapshot!(faults(rule), @r#"
+        hookmill.toml:9:9: rule "r".table: the database refuses the rule's statements: no such table: main.nowhere
+          hint: a migration must change the table, or what refers to it
+        1 error in the configuration
         "#);
     }
 

@@ -840,7 +840,7 @@ fn a_contradictory_rule_is_rejected() {
     hookmill.toml:10:9: rule "a".final: `final` needs `delete`
       hint: add the event types that delete: delete = "*.deleted"
     hookmill.toml:10:17: rule "a".delete[0].x: invalid condition
-      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+      hint: expected a value, a list of values, { not = … }, { exists = true } or { exists = false }; quote a path with dots
     hookmill.toml:10:31: rule "a".delete[1]: found a whole number
       hint: expected an event type such as "customer.deleted" or "*.deleted"
     hookmill.toml:10:34: rule "a".delete[2]: `on` matches no event of type "c"
@@ -1063,7 +1063,7 @@ fn an_error_hides_no_other() {
     hookmill.toml:8:10: rule "a".when.a..b: found "a..b": expected a name at character 3
       hint: expected a path such as "data.object.status"
     hookmill.toml:8:19: rule "a".when.a..b: invalid condition
-      hint: expected a value, a list of values, { not = … }, or { exists = true }; quote a path with dots
+      hint: expected a value, a list of values, { not = … }, { exists = true } or { exists = false }; quote a path with dots
     hookmill.toml:8:52: rule "a".when.c.exists: found a whole number
       hint: expected true or false
     hookmill.toml:4:7: sources.s.key: `key` does not apply to the scheme "token"

@@ -6,7 +6,7 @@ use std::path::Path as FilePath;
 
 use hookmill_config::{ConfigError, Located, Source, distance, nearest};
 use hookmill_core::message::{Verified, decode};
-use hookmill_core::schema::Table;
+use hookmill_core::schema::{Affinity, Schema, Table, TableColumn};
 use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
@@ -15,7 +15,7 @@ use hookmill_rules::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite, ValueDecl,
 };
 use hookmill_rules::handler::Handler;
-use hookmill_rules::{EventField, GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
+use hookmill_rules::{EventField, Form, GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -160,20 +160,33 @@ fn of_tables(
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut database = Connection::open_in_memory()?;
     apply(&mut database, &loaded.migrations)?;
-    let mut warnings = constraints(loaded, &database)?;
-    warnings.extend(without_views(loaded, &mut database, concerns)?);
+    let schema = schema(&database)?;
+    let mut warnings = constraints(loaded, &schema, &database)?;
+    warnings.extend(respelled(loaded, &schema, &concerns));
+    warnings.extend(without_views(loaded, &schema, &mut database, &concerns)?);
     Ok(warnings)
 }
 
 /// The warnings about constraints that depend on other rows, and so on the order in which events arrive. The user's migrations
 /// may also add them to the table of a preset.
-fn constraints(loaded: &Loaded, database: &Connection) -> anyhow::Result<Vec<ConfigError>> {
+fn constraints(
+    loaded: &Loaded,
+    schema: &Schema,
+    database: &Connection,
+) -> anyhow::Result<Vec<ConfigError>> {
     let mut parents =
         database.prepare("SELECT \"table\", \"from\" FROM pragma_foreign_key_list(?1)")?;
+    let mut generated =
+        database.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
     let mut children = database.prepare(
-        "SELECT DISTINCT child.name FROM sqlite_schema AS child JOIN pragma_foreign_key_list(child.name) AS parent
-         WHERE child.type = 'table' AND parent.\"table\" = ?1 COLLATE NOCASE
-         AND parent.on_delete IN ('NO ACTION', 'RESTRICT') ORDER BY child.name",
+        "WITH RECURSIVE links AS MATERIALIZED (
+            SELECT child.name AS child, parent.\"table\" AS parent, parent.on_delete
+            FROM sqlite_schema AS child JOIN pragma_foreign_key_list(child.name) AS parent WHERE child.type = 'table'),
+         removed (name) AS (
+            VALUES (?1) UNION
+            SELECT child FROM links JOIN removed ON parent = removed.name COLLATE NOCASE WHERE on_delete = 'CASCADE')
+         SELECT DISTINCT child, name FROM links JOIN removed ON parent = name COLLATE NOCASE
+         WHERE on_delete IN ('NO ACTION', 'RESTRICT') ORDER BY child",
     )?;
     // An expression has no name.
     let mut indexes = database.prepare(
@@ -194,11 +207,14 @@ fn constraints(loaded: &Loaded, database: &Connection) -> anyhow::Result<Vec<Con
         let columns = decl.key.iter().chain(decl.columns()).map(|(name, _)| name.value.as_str());
         // The application writes the others.
         let written: BTreeSet<_> = columns.collect();
+        let table = schema.tables.get(name);
         let pair =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
         for parent in parents.query_map([name], pair)? {
             let (parent, column) = parent?;
-            if written.contains(column.as_str()) {
+            let has_default =
+                table.and_then(|table| table.column(&column)).is_some_and(|c| c.default);
+            if written.contains(column.as_str()) || has_default {
                 warn(
                     format!("a foreign key of `{name}` refers to `{parent}`"),
                     "an event that arrives before the row that it refers to is retried, and then becomes a dead letter; remove the foreign key",
@@ -206,25 +222,33 @@ fn constraints(loaded: &Loaded, database: &Connection) -> anyhow::Result<Vec<Con
             }
         }
         let removes = matches!(decl.write, TableWrite::List { .. } | TableWrite::Remove { .. });
-        for child in children.query_map([name], |row| row.get::<_, String>(0))? {
-            let child = child?;
+        for child in children.query_map([name], pair)? {
+            let (child, removed) = child?;
             if removes {
+                let why = match removed.eq_ignore_ascii_case(name) {
+                    true => "rules remove".to_owned(),
+                    false => format!("a foreign key removes with those of `{name}`"),
+                };
                 warn(
-                    format!(
-                        "a foreign key of `{child}` refers to `{name}`, whose rows rules remove"
-                    ),
+                    format!("a foreign key of `{child}` refers to `{removed}`, whose rows {why}"),
                     "an event that removes such a row is retried, and then becomes a dead letter; remove the foreign key, or add ON DELETE CASCADE",
                 );
             }
         }
+        let generated: BTreeSet<String> =
+            generated.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let index = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
         for index in indexes.query_map([name], index)? {
             let (columns, is_partial): (_, bool) = index?;
             let columns: Vec<Option<String>> = serde_json::from_str(&columns)?;
-            let mut names = columns.iter().map(Option::as_deref);
+            // Expressions, conditions and generated columns read other columns.
+            let depends = |name: &Option<String>| {
+                name.as_ref()
+                    .is_none_or(|name| written.contains(name.as_str()) || generated.contains(name))
+            };
             let has = |column: &str| columns.iter().any(|name| name.as_deref() == Some(column));
             let has_key = decl.key.iter().all(|(name, _)| has(&name.value));
-            if has_key || !names.any(|name| name.is_none_or(|name| written.contains(name))) {
+            if has_key || !(is_partial || columns.iter().any(depends)) {
                 continue;
             }
             let columns = columns.into_iter().map(|name| name.unwrap_or("an expression".into()));
@@ -239,13 +263,48 @@ fn constraints(loaded: &Loaded, database: &Connection) -> anyhow::Result<Vec<Con
     Ok(warnings.into_values().collect())
 }
 
+/// Types of columns that store texts of numbers as numbers, and rarely get any.
+const NO_NUMBERS: [&str; 3] = ["BOOL", "DATE", "TIME"];
+
+/// The warnings about columns that may store another text than the event has.
+fn respelled(
+    loaded: &Loaded,
+    schema: &Schema,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> Vec<ConfigError> {
+    let mut warnings = BTreeMap::new();
+    for rule in &loaded.config.rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let Some(table) = schema.tables.get(&decl.table.value) else { continue };
+        for (name, value) in decl.columns() {
+            let is_plain =
+                matches!(value.value, ValueDecl::Paths { form: Form::AsIs | Form::Json, .. });
+            let column = table.column(&name.value).filter(|_| is_plain && concerns(&name.place()));
+            let respells = |column: &&TableColumn| {
+                column.affinity == Affinity::Numeric
+                    && !NO_NUMBERS.iter().any(|part| column.kind.contains(part))
+            };
+            let Some(column) = column.filter(respells) else { continue };
+            let warning = name.error(format!(
+                "the column `{}` is {}, so SQLite stores the text \"007\" as 7",
+                name.value, column.kind
+            ));
+            warnings.entry((&decl.table.value, &name.value)).or_insert(
+                warning.hint("use TEXT for texts and JSON, and INTEGER or REAL for numbers"),
+            );
+        }
+    }
+    warnings.into_values().collect()
+}
+
 /// The warnings about tables that keep deleted rows, if no view has the others.
 fn without_views(
     loaded: &Loaded,
+    schema: &Schema,
     database: &mut Connection,
     concerns: impl Fn(&Located<()>) -> bool,
 ) -> anyhow::Result<Vec<ConfigError>> {
-    let (schema, reads) = (schema(database)?, read_by_views(database)?);
+    let reads = read_by_views(database)?;
     // The view of the children also reads `_deleted` of their parent, and the key.
     let has_view = |name: &str, table: &Table| {
         let views = reads.iter().filter(|read| read.table == name && read.column == "_deleted");
@@ -597,10 +656,14 @@ impl<'k> Bodies<'k> {
         if is_form && near.as_ref().is_none_or(|near| number(near) == number(&name)) {
             return None;
         }
-        let near = near.or_else(|| {
-            let elsewhere = from.iter().filter_map(|body| place_of(body, &name));
-            Some(format!("{prefix}{}", elsewhere.min_by_key(String::len)?))
-        });
+        let near = if self.are_of_tests {
+            near.filter(|near| is_misspelling(&name, near))
+        } else {
+            near.or_else(|| {
+                let elsewhere = from.iter().filter_map(|body| place_of(body, &name));
+                Some(format!("{prefix}{}", elsewhere.min_by_key(String::len)?))
+            })
+        };
         let types: Vec<_> = self.types.iter().map(|kind| format!("`{kind}`")).collect();
         let problem = format!("no {} of {} has `{path}`", self.noun(), types.join(", "));
         let warning = place.error(problem);
@@ -613,6 +676,12 @@ impl<'k> Bodies<'k> {
             None => Some(warning),
         }
     }
+}
+
+/// Whether one name is another with one typing error. A digit is none: `line1` and `line2` are two names.
+fn is_misspelling(name: &str, other: &str) -> bool {
+    let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    distance(name, other) == 1 && letters(name) != letters(other)
 }
 
 /// The type of a value; `None` for `null`.
