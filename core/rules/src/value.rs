@@ -434,6 +434,7 @@ fn quoted(text: &str) -> Cow<'static, str> {
 
 impl Form {
     /// The text of the stored form of a text, or the required form.
+    #[cfg(feature = "toml")]
     pub(crate) fn stored_text(&self, text: &str) -> Result<String, &'static str> {
         let json = quoted(text);
         let stored = self.stored(&json)?;
@@ -498,9 +499,10 @@ impl Form {
         let is_same = float
             .is_some_and(|float| Number::parse(&format!("{float:e}")).as_ref() == Some(number));
         if let Some(whole) = number.units(0, false) {
-            return match is_same || *self != REAL {
-                true => Ok(Cow::Owned(whole.to_string())),
-                false => Err("number that a REAL column keeps; a TEXT column stores it exactly"),
+            return if is_same || *self != REAL {
+                Ok(Cow::Owned(whole.to_string()))
+            } else {
+                Err("number that a REAL column keeps; a TEXT column stores it exactly")
             };
         }
         let is_exact = number.digits() <= EXACT_DIGITS && is_same;

@@ -225,9 +225,10 @@ fn constraints(
         for child in children.query_map([name], pair)? {
             let (child, removed) = child?;
             if removes {
-                let why = match removed.eq_ignore_ascii_case(name) {
-                    true => "rules remove".to_owned(),
-                    false => format!("a foreign key removes with those of `{name}`"),
+                let why = if removed.eq_ignore_ascii_case(name) {
+                    "rules remove".to_owned()
+                } else {
+                    format!("a foreign key removes with those of `{name}`")
                 };
                 warn(
                     format!("a foreign key of `{child}` refers to `{removed}`, whose rows {why}"),
