@@ -72,6 +72,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
+        // Downloads need no core.
+        if steps.contains(&Step::Browser) {
+            scope.spawn(prepare);
+        }
         let mut building = None;
         for step in steps {
             let start = Instant::now();
@@ -108,6 +112,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         eprintln!("\n{unchecked}");
     }
     Ok(())
+}
+
+/// Installs what later steps need. Each of them checks that itself, and says why something could not be installed.
+fn prepare() {
+    let _ = Tools::without_builder();
+    let _ = Tools::python();
+    let _ = Tools::chromium();
 }
 
 fn lint() -> anyhow::Result<()> {
@@ -273,8 +284,8 @@ fn fuzz() -> anyhow::Result<()> {
         let mut command = tool("cargo-fuzz")?;
         command.arg(subcommand).arg("--fuzz-dir").arg(&folder);
         command.arg("--target-dir").arg(found.join("build")).args(["--sanitizer", "none"]);
-        // Linking each target with LTO would take longer than it saves.
-        command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+        // Linking each target with LTO, and optimizing more, would take longer than it saves.
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         Ok(command)
     };
     shell(&mut cargo_fuzz("build")?)?;

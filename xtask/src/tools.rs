@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 
@@ -63,6 +64,8 @@ impl Tools {
     ///
     /// If something cannot be installed.
     pub fn without_builder() -> anyhow::Result<Self> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         let node = node(&folder())?;
         npm_packages(&root().join("tests"))?;
         Ok(Self { bin: folder().join("bin"), node })
@@ -84,6 +87,8 @@ impl Tools {
     ///
     /// If the packages cannot be installed.
     pub fn python() -> anyhow::Result<Option<PathBuf>> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         let requirements = root().join("tests/sdk/python/requirements.txt");
         let strict = ["--require-hashes", "--no-deps"];
         let packages = environment(&folder().join("python"), &fs::read(requirements)?, &strict)?;
@@ -96,6 +101,8 @@ impl Tools {
     ///
     /// If there is no browser.
     pub fn chromium() -> anyhow::Result<PathBuf> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = std::env::var_os("HOOKMILL_CHROMIUM").map(PathBuf::from) {
             if output(Command::new(&path).arg("--version")).is_none() {
                 bail!("HOOKMILL_CHROMIUM is {}, which does not run", path.display());
