@@ -36,8 +36,10 @@ pub struct Table {
     pub unique: Vec<Vec<String>>,
     /// The columns of each index, the primary key's included, in its order.
     pub indexes: Vec<Vec<String>>,
-    /// The columns of the primary key in which different texts may be one key, as with `COLLATE NOCASE`.
+    /// The columns in which different texts may be equal, as with `COLLATE NOCASE`.
     pub folding: Vec<String>,
+    /// Whether a conflict silently drops or replaces a row: `ON CONFLICT IGNORE` or `ON CONFLICT REPLACE`.
+    pub drops_rows: bool,
 }
 
 /// One column of a table.

@@ -198,11 +198,12 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
         "SELECT part.name FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
          WHERE list.origin = 'pk' AND part.key = 1 AND part.coll <> 'BINARY'",
     )?;
+    let mut definitions = database.prepare("SELECT sql FROM sqlite_schema WHERE name = ?1")?;
     let table = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
     for table in tables.query_map([], table)? {
         let (name, is_strict) = table?;
         let columns = columns.query_map([&name], |row| column(row, is_strict))?;
-        let columns = columns.collect::<Result<_, _>>()?;
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let index =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
         let (mut unique, mut all) = (Vec::new(), Vec::new());
@@ -215,8 +216,20 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
             }
             all.push(columns);
         }
-        let folding = folding.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        schema.tables.insert(name, Table { columns, unique, indexes: all, folding });
+        let mut folding: Vec<String> =
+            folding.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for column in &columns {
+            let found = database.column_metadata(None, name.as_str(), column.name.as_str())?;
+            if found.1.is_some_and(|collation| collation != c"BINARY") {
+                folding.push(column.name.clone());
+            }
+        }
+        let definition: String = definitions.query_row([&name], |row| row.get(0))?;
+        let definition = definition.to_ascii_uppercase();
+        let mut conflicts = definition.split("ON CONFLICT").skip(1).map(str::trim_start);
+        let drops_rows =
+            conflicts.any(|rest| ["REPLACE", "IGNORE"].iter().any(|word| rest.starts_with(word)));
+        schema.tables.insert(name, Table { columns, unique, indexes: all, folding, drops_rows });
     }
     for name in views.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;

@@ -1008,6 +1008,32 @@ set = { customer = "data.object.customer", number = "data.object.number" }
 }
 
 #[test]
+fn rules_that_write_one_row_of_one_event_are_a_warning() {
+    let rule = |name: &str, when: &str, value: &str| {
+        format!(
+            r#"
+[[rules]]
+name = "{name}"
+on = "stripe:invoice.paid"
+{when}
+table = "seats"
+key = {{ id = "data.object.id" }}
+version = {{ unix_seconds = "created" }}
+set = {{ number = {value} }}
+"#
+        )
+    };
+    let rules = [
+        rule("first", "when = { livemode = true }", "\"data.object.number\""),
+        rule("second", "when = { livemode = { not = true } }", "\"data.object.receipt_number\""),
+        rule("third", "", "\"data.object.number\""),
+    ];
+    let table = format!("CREATE TABLE seats (id TEXT PRIMARY KEY, number TEXT, {GUARD}) STRICT;");
+    let folder = with_tables(&rules.concat(), &table);
+    insta::assert_snapshot!(shown(folder.path(), &["check"]));
+}
+
+#[test]
 fn a_column_that_respells_texts_is_a_warning() {
     let folder = with_tables(
         r#"
@@ -1375,6 +1401,15 @@ version = "order.version"
 set = { note = "order.note", state = "order.stat" }
 
 [[rules]]
+name = "lines"
+on = "shop:order.*"
+each = "order.lines"
+more = "order.lines_continue"
+table = "lines"
+key = { order_id = "order.id", id = "@.id" }
+version = "order.version"
+
+[[rules]]
 name = "returns"
 on = "shop:return.made"
 table = "returns"
@@ -1393,7 +1428,7 @@ expect = { table = "orders", rows = 0 }
     write("hookmill.toml", config);
     write(
         "order.json",
-        r#"{"id":"e1","type":"order.made","order":{"id":"o1","version":1,"state":1}}"#,
+        r#"{"id":"e1","type":"order.made","order":{"id":"o1","version":1,"state":1,"lines":[]}}"#,
     );
     write(
         "customer.json",
@@ -1404,7 +1439,8 @@ expect = { table = "orders", rows = 0 }
             "CREATE TABLE {name} (id TEXT PRIMARY KEY, note TEXT, state TEXT, {GUARD}) STRICT;\n"
         )
     };
-    let own = "ALTER TABLE customers ADD COLUMN surname TEXT;\n";
+    let own = "ALTER TABLE customers ADD COLUMN surname TEXT;\n\
+        CREATE TABLE lines (order_id TEXT, id TEXT, _version INTEGER, _precedence INTEGER, _event_id TEXT, PRIMARY KEY (order_id, id)) STRICT;\n";
     write("m/1000_app.sql", &(table("orders") + &table("returns") + own));
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
     exit code 0
@@ -1414,7 +1450,9 @@ expect = { table = "orders", rows = 0 }
       hint: it never equals; write the value without quotes
     warning: hookmill.toml:23:38: rule "orders".set.state: no test of `order.*` has `order.stat`
       hint: did you mean `state`?
-    hookmill.toml: 2 sources and 23 rules, no errors, 2 warnings; 1 test passed
+    warning: hookmill.toml:26:8: rule "lines": no test has the path of `more`, `order.lines_continue`
+      hint: without it, every list counts as complete, and rows that it lacks are removed; add a test with an incomplete list
+    hookmill.toml: 2 sources and 24 rules, no errors, 3 warnings; 1 test passed
     "#);
 }
 

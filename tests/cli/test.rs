@@ -185,6 +185,11 @@ given = { source = "clerk", file = "signed-up.json" }
 expect = [{ emails = 0 }, { texts = 1 }, { tracked = 1 }]
 
 [[tests]]
+name = "a dead letter that nothing else shows"
+given = [{ source = "stripe", file = "half.json" }, { source = "stripe", file = "paid.json" }]
+expect = { table = "spent", rows = 1 }
+
+[[tests]]
 name = "no rule"
 given = { source = "stripe", file = "drawn.json" }
 expect = { table = "spent", rows = 1 }
@@ -195,6 +200,7 @@ expect = { table = "spent", rows = 1 }
     failed: a dead letter explains what is missing
     failed: another error
     failed: emails
+    failed: a dead letter that nothing else shows
     failed: no rule
     --- stderr
     error: hookmill.toml:140:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected
@@ -203,7 +209,7 @@ expect = { table = "spent", rows = 1 }
       + total = 4900
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
     error: hookmill.toml:140:76: test "a dead letter explains what is missing".expect[1]: an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
-    error: hookmill.toml:140:87: test "a dead letter explains what is missing".expect[2]: the event is applied, not a dead letter
+    error: hookmill.toml:140:87: test "a dead letter explains what is missing".expect[2]: the error is not "day"
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
     error: hookmill.toml:140:106: test "a dead letter explains what is missing".expect[3]: 0 emails sent, not 2
         an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
@@ -217,9 +223,11 @@ expect = { table = "spent", rows = 1 }
         to = ["ada@example.com"]
     error: hookmill.toml:150:27: test "emails".expect[1]: 0 sms sent, not 1
     error: hookmill.toml:150:42: test "emails".expect[2]: 0 tracking events sent, not 1
-    error: hookmill.toml:155:10: test "no rule".expect: `spent` has 0 rows, not 1
+    error: hookmill.toml:155:10: test "a dead letter that nothing else shows".expect: an event is a dead letter: unreadable: rule `spent`: the value at `data.object.total` is not a valid whole number
+      hint: if it should be one, add a part of its error to `expect`: { error = "…" }
+    error: hookmill.toml:160:10: test "no rule".expect: `spent` has 0 rows, not 1
         no rule matches an event: its type is `stripe:quote.drawn`
-    error: 4 of 4 tests failed
+    error: 5 of 5 tests failed
     "#);
 }
 

@@ -102,7 +102,7 @@ keys! {
         tracked: Option<u32> = whole(0..=u32::MAX).optional().example("0"),
         /// The result of the last event: `applied`, `recorded` (no rule matches it), `ignored` or `dead_letter`.
         outcome: Option<&'static str> = choice(OUTCOMES.map(|name| (name, name)).to_vec()).optional().example("\"applied\""),
-        /// A part of the last event's error: the event becomes a dead letter.
+        /// A part of an event's error: the event becomes a dead letter.
         error: Option<String> = text("a text").optional().example("\"not a valid whole number\""),
     }
     schema { "if": true, "then": { "oneOf": [

@@ -96,6 +96,33 @@ pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
     errors
 }
 
+/// Rules that write one row of one event with different values: the table's name of the second, and the name of the first. The
+/// later rule counts, in the order of the file.
+pub fn overlapping(rules: &[RuleDecl]) -> Vec<(&Located<String>, &Located<String>)> {
+    let mut found = Vec::new();
+    for (number, later) in rules.iter().enumerate() {
+        for earlier in &rules[..number] {
+            let (Some((table, mine)), Some((other, theirs))) = (newest(later), newest(earlier))
+            else {
+                continue;
+            };
+            let same = |(name, value): &(Located<String>, Located<ValueDecl>)| {
+                let theirs = theirs.set.iter().find(|(other, _)| other.value == name.value);
+                theirs.is_none_or(|(_, other)| other.value == value.value)
+            };
+            let is_list = later.each.is_some() || earlier.each.is_some();
+            if table.table.value == other.table.value
+                && !is_list
+                && !mine.set.iter().all(same)
+                && mirror_one_object(later, earlier)
+            {
+                found.push((&table.table, &earlier.name));
+            }
+        }
+    }
+    found
+}
+
 fn tie(rule: &RuleDecl) -> Option<&Located<Vec<StepDecl>>> {
     newest(rule).and_then(|(_, newest)| newest.tie.as_ref())
 }
@@ -147,8 +174,13 @@ fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
         })
     };
     let apart = |(when, other): (&ConditionDecl, &ConditionDecl)| {
-        let one_of = !when.not && !other.not && when.paths == other.paths;
-        one_of && !when.any_of.iter().any(|value| other.any_of.contains(value))
+        let excludes = match (when.not, other.not) {
+            (false, false) => !when.any_of.iter().any(|value| other.any_of.contains(value)),
+            (false, true) => when.any_of.iter().all(|value| other.any_of.contains(value)),
+            (true, false) => other.any_of.iter().all(|value| when.any_of.contains(value)),
+            (true, true) => false,
+        };
+        excludes && when.paths == other.paths
     };
     // Every alternative of one rule excludes every alternative of the other.
     let excludes = |one: &[ConditionDecl], other: &[ConditionDecl]| {

@@ -535,6 +535,10 @@ fn compile_send(
 
 /// The error about the name of a table that does not exist.
 pub fn no_table(name: &Located<String>, schema: &Schema) -> ConfigError {
+    if schema.views.contains_key(&name.value) {
+        let problem = name.error(format!("`{}` is a view", name.value));
+        return problem.hint("rules write tables; name the table that the view reads");
+    }
     let error = name.error(format!("there is no table `{}`", name.value));
     let tables = schema.tables.keys().map(String::as_str);
     match nearest(&name.value, tables.filter(|name| !OWN_TABLES.contains(name))) {
@@ -575,32 +579,18 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         }
     }
     for (name, value) in rule.columns() {
-        let is_text = matches!(value.value, ValueDecl::Paths { form: Form::Text, .. });
-        let column = table.column(&name.value).filter(|_| is_text);
-        if let Some(column) = column.filter(|column| !stores_text(column)) {
+        let Some(column) = table.column(&name.value) else { continue };
+        if let Some(hint) = unsuitable(&value.value, column) {
             let problem = value.error(format!("the column `{}` is {}", column.name, column.kind));
-            errors.push(problem.hint(
-                "it would store the text of a number as a number; use TEXT, or remove `text`",
-            ));
+            errors.push(problem.hint(hint));
         }
     }
     let key = rule.key.iter().filter_map(|(name, _)| Some((name, table.column(&name.value)?)));
-    match rule.write {
-        // `row_guards` stores the key of these rows as text.
-        TableWrite::List { .. } | TableWrite::Remove { .. } => {
-            errors.extend(key.filter_map(|(name, column)| {
-                untyped(name, column).or_else(|| folding(name, table))
-            }));
-        }
-        TableWrite::Upsert { .. } | TableWrite::Count { .. } => {
-            let respelled = |(name, column): &(&Located<String>, &TableColumn)| {
-                let is_whole = column.affinity == Affinity::Integer;
-                (!is_whole && !stores_text(column)).then(|| untyped(name, column)).flatten()
-            };
-            errors.extend(key.filter_map(|key| respelled(&key).or_else(|| folding(key.0, table))));
-        }
-        // The application decides which rows there are.
-        TableWrite::Update { .. } => {}
+    // With `update`, the application decides which rows there are.
+    if !matches!(rule.write, TableWrite::Update { .. }) {
+        errors.extend(
+            key.filter_map(|(name, column)| untyped(name, column).or_else(|| folding(name, table))),
+        );
     }
     let key = table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str());
     let key: BTreeSet<_> = key.collect();
@@ -619,14 +609,23 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         }
         return;
     }
-    if key != named {
+    let columns = |names: &BTreeSet<&str>| Vec::from_iter(names.iter().copied()).join(", ");
+    if key.is_empty() {
+        let error = rule.table.error(format!("`{}` has no primary key", rule.table.value));
+        let hint = format!("add to its definition: PRIMARY KEY ({})", columns(&named));
+        errors.push(error.hint(hint));
+    } else if key != named {
         let error = rule.table.error(format!(
             "the primary key of `{}` is ({}), and `key` names ({})",
             rule.table.value,
-            Vec::from_iter(key).join(", "),
-            Vec::from_iter(named).join(", ")
+            columns(&key),
+            columns(&named)
         ));
-        errors.push(error.hint("`key` must contain the whole primary key"));
+        errors.push(error.hint(if key.is_disjoint(&named) {
+            format!("Hookmill finds rows by their primary key; make it ({})", columns(&named))
+        } else {
+            "`key` must contain the whole primary key, and nothing else".to_owned()
+        }));
     }
     for column in table.columns.iter().filter(|column| column.not_null && !column.key) {
         let name = column.name.as_str();
@@ -642,16 +641,47 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
     }
 }
 
+/// The hint if a column cannot store such a value as it is.
+fn unsuitable(value: &ValueDecl, column: &TableColumn) -> Option<&'static str> {
+    let is_real = column.affinity == Affinity::Real;
+    match value {
+        _ if column.kind.contains("BLOB") => Some("rules store texts and numbers; use TEXT"),
+        ValueDecl::Paths { form: Form::Text, .. } if !stores_text(column) => {
+            Some("it would store the text of a number as a number; use TEXT, or remove `text`")
+        }
+        ValueDecl::Paths { form: Form::Json, .. }
+            if is_real || column.affinity == Affinity::Integer =>
+        {
+            Some("JSON is text; use TEXT")
+        }
+        ValueDecl::Paths { form: Form::Decimal { .. }, .. } | ValueDecl::Money { .. }
+            if is_real =>
+        {
+            Some("it would round a large whole number; use INTEGER")
+        }
+        _ => None,
+    }
+}
+
 /// A rule either keeps the newest state of a row or counts, and its table must fit.
 fn check_kind(whole: &RuleDecl, rule: &TableDecl, table: &Table, errors: &mut Vec<ConfigError>) {
+    if table.drops_rows {
+        let problem = format!(
+            "`{}` has ON CONFLICT IGNORE or REPLACE, so an event could drop the row of another object",
+            rule.table.value
+        );
+        errors.push(rule.table.error(problem).hint("remove it from the table's definition"));
+    }
     let missing: Vec<_> =
         GUARD_COLUMNS.into_iter().filter(|name| table.column(name).is_none()).collect();
     for column in table.columns.iter().filter(|column| GUARD_COLUMNS.contains(&&*column.name)) {
-        let (needed, affinity) = match column.name.as_str() {
-            "_event_id" => ("TEXT", Affinity::Text),
-            _ => ("INTEGER", Affinity::Integer),
+        let (needed, suits) = match column.name.as_str() {
+            "_event_id" => ("TEXT", [Affinity::Text, Affinity::AsIs].as_slice()),
+            _ => ("INTEGER", [Affinity::Integer, Affinity::Numeric, Affinity::AsIs].as_slice()),
         };
-        if ![affinity, Affinity::AsIs].contains(&column.affinity) {
+        let name = rule.table.place().map(|()| column.name.clone());
+        errors.extend(folding(&name, table));
+        if !suits.contains(&column.affinity) {
             let problem = format!(
                 "the column `{}` of `{}` is {}, so versions would not compare",
                 column.name, rule.table.value, column.kind
@@ -710,7 +740,11 @@ fn untyped(name: &Located<String>, column: &TableColumn) -> Option<ConfigError> 
     }
     let kind = if column.kind.is_empty() { "missing" } else { &*column.kind };
     let problem = name.error(format!("the type of the column `{}` is {kind}", column.name));
-    Some(problem.hint("use TEXT or INTEGER; otherwise a number and its text would be two keys"))
+    Some(problem.hint(if stores_text(column) {
+        "use TEXT or INTEGER; otherwise a number and its text would be two keys"
+    } else {
+        "use TEXT or INTEGER; otherwise the texts \"007\" and \"7\" would be one key"
+    }))
 }
 
 /// An error if the columns of a child and of its parent may store one key as two texts.
@@ -730,11 +764,11 @@ fn unlike(
     })
 }
 
-/// An error if two texts are one key of the table.
+/// An error if different texts are equal in a column that is compared.
 fn folding(name: &Located<String>, table: &Table) -> Option<ConfigError> {
     table.folding.contains(&name.value).then(|| {
-        let problem = format!("the key column `{}` has a collating sequence", name.value);
-        name.error(problem).hint("remove COLLATE; otherwise two objects could be one row")
+        let problem = format!("the column `{}` has a collating sequence", name.value);
+        name.error(problem).hint("remove COLLATE; otherwise two objects or two events could be one")
     })
 }
 

@@ -10,6 +10,7 @@ use hookmill_keys::kind::{
     table, table_or, table_then, text, whole,
 };
 use hookmill_keys::{ConfigError, Item, Kind, Located, Section, days, keys, nearest};
+use iso_currency::Currency;
 use serde_json::{Value as Json, json};
 
 use crate::ast::{
@@ -181,8 +182,8 @@ keys! {
         column: Option<String> = text("a column of `set`").optional().example("\"status\""),
         /// Instead of `column`: a path of a text, a number or a boolean. It needs `order`.
         path: Option<Vec<ValuePath>> = form().optional().example("\"data.object.status\""),
-        /// The texts of that column or at that path, weakest first. Any other value is weaker than all of them. A number or a boolean
-        /// is in quotes here, too.
+        /// The values of that column or at that path as the provider sends them, weakest first. Any other value is weaker than all
+        /// of them. A number or a boolean is in quotes here, too.
         order: Option<Vec<Located<String>>> =
             words().optional().example("[\"trialing\", \"active\", \"canceled\"]"),
         /// Instead of a value: event types without their sources, weakest first. `*` matches any text; `"*"` means every type that no
@@ -525,7 +526,19 @@ impl ValueKeys {
                 (Some(scale), None) => {
                     Some(ValueDecl::Paths { paths: amount, form: Form::Decimal { scale } })
                 }
-                (None, Some(currency)) => Some(ValueDecl::Money { amount, currency }),
+                (None, Some(currency)) => {
+                    let codes = currency.iter().map(ToString::to_string);
+                    for code in codes {
+                        let Some(known) = Currency::from_code(&code) else { continue };
+                        let problem =
+                            section.here.error(format!("`currency` is a path, and found {code:?}"));
+                        section.report(problem.hint(format!(
+                            "if every amount is in {code}, write instead: scale = {}",
+                            known.exponent().unwrap_or_default()
+                        )));
+                    }
+                    Some(ValueDecl::Money { amount, currency })
+                }
                 (None, None) if section.at("scale").or(section.at("currency")).is_none() => {
                     missing(
                         "`scale` is missing",

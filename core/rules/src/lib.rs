@@ -10,7 +10,7 @@
 //! commute, and the ledger ensures that each happens once.
 
 #[cfg(feature = "toml")]
-mod agree;
+pub mod agree;
 #[cfg(feature = "toml")]
 pub mod ast;
 #[cfg(feature = "toml")]

@@ -376,13 +376,15 @@ impl Value {
                 EventField::ReceivedAt => scope.event.received_at.millis().to_string().into(),
             })),
             Self::Paths { paths, form } => {
-                first(paths, scope, |json| owned(json, |json| convert(form, json)))
+                let found = first(paths, scope, form.has_blanks());
+                converted(found, |json| owned(json, |json| convert(form, json)))
             }
             Self::Money { amount, currency } => {
-                if first(amount, scope, Ok)?.is_none() {
+                let amount_at = first(amount, scope, true);
+                if amount_at.is_none() {
                     return Ok(None);
                 }
-                let places = first(currency, scope, |json| {
+                let places = converted(first(currency, scope, true), |json| {
                     let code = plain(&json).to_ascii_uppercase();
                     let currency = Currency::from_code(&code).ok_or("currency of ISO 4217")?;
                     Ok(u32::from(currency.exponent().unwrap_or_default()))
@@ -390,7 +392,7 @@ impl Value {
                 let expected = "amount, since its currency is missing";
                 let path = || amount.first().map(|path| path.text.clone()).unwrap_or_default();
                 let scale = places.ok_or_else(|| ValueError { path: path(), expected })?;
-                first(amount, scope, |json| {
+                converted(amount_at, |json| {
                     let is_number = Number::parse(&plain(&json)).is_some();
                     let units = owned(json, |json| convert(&Form::Decimal { scale }, json));
                     units.map_err(|problem| match problem {
@@ -404,13 +406,20 @@ impl Value {
     }
 }
 
-/// The first of these values that exists.
-fn first<'b, T>(
-    paths: &[PathRead],
+/// The first of these values that exists, as JSON text, and its path. `has_blanks`: an empty text is no value.
+fn first<'p, 'b>(
+    paths: &'p [PathRead],
     scope: Scope<'b>,
+    has_blanks: bool,
+) -> Option<(&'p PathRead, Cow<'b, str>)> {
+    let mut values = paths.iter().filter_map(|path| Some((path, path.json(scope)?)));
+    values.find(|(_, json)| !has_blanks || json != "\"\"")
+}
+
+fn converted<'b, T>(
+    found: Option<(&PathRead, Cow<'b, str>)>,
     convert: impl Fn(Cow<'b, str>) -> Result<T, &'static str>,
 ) -> Result<Option<T>, ValueError> {
-    let found = paths.iter().find_map(|path| Some((path, path.json(scope)?)));
     let Some((path, json)) = found else { return Ok(None) };
     let wrong_form = |expected| ValueError { path: path.text.clone(), expected };
     convert(json).map(Some).map_err(wrong_form)
@@ -439,6 +448,15 @@ impl Form {
         let json = quoted(text);
         let stored = self.stored(&json)?;
         Ok(plain(&stored).into_owned())
+    }
+
+    /// Whether an empty text is no value: it is no number, no boolean and no time.
+    const fn has_blanks(&self) -> bool {
+        match self {
+            Self::Boolean | Self::Decimal { .. } | Self::Time(_) => true,
+            Self::Column(affinity) => matches!(affinity, Affinity::Integer | Affinity::Real),
+            Self::AsIs | Self::Text | Self::Json => false,
+        }
     }
 
     /// The stored form of a JSON text that is not `null`, or the required form.
@@ -502,20 +520,17 @@ impl Form {
             return if is_same || *self != REAL {
                 Ok(Cow::Owned(whole.to_string()))
             } else {
-                Err("number that a REAL column keeps; a TEXT column stores it exactly")
+                Err("number that the column can store; a TEXT column stores all digits")
             };
         }
         let is_exact = number.digits() <= EXACT_DIGITS && is_same;
         match self {
             // SQLite would print a fraction with up to 17 digits.
-            Self::Column(Affinity::Text | Affinity::AsIs) => Ok(quoted(&text)),
+            Self::Column(Affinity::Text) => Ok(quoted(&text)),
             _ if is_exact => Ok(Cow::Owned(text)),
-            _ if float.is_none() => {
-                Err("64-bit number; `{ text = … }` in the rule stores it exactly")
-            }
-            _ if number.is_whole() => {
-                Err("64-bit integer; `{ text = … }` in the rule stores it exactly")
-            }
+            Self::Column(Affinity::AsIs) => Ok(quoted(&text)),
+            _ if float.is_none() => Err("64-bit number; a TEXT column stores all digits"),
+            _ if number.is_whole() => Err("64-bit integer; a TEXT column stores all digits"),
             Self::Column(Affinity::Integer) => Err("whole number"),
             // Other columns store what is next to it.
             _ => Ok(Cow::Borrowed(json)),
@@ -586,8 +601,8 @@ mod tests {
         }
     }
 
-    const NOT_REAL: &str = "number that a REAL column keeps; a TEXT column stores it exactly";
-    const NOT_AN_INTEGER: &str = "64-bit integer; `{ text = … }` in the rule stores it exactly";
+    const NOT_REAL: &str = "number that the column can store; a TEXT column stores all digits";
+    const NOT_AN_INTEGER: &str = "64-bit integer; a TEXT column stores all digits";
 
     #[test]
     fn a_key_is_text_or_an_integer() {
@@ -641,7 +656,8 @@ mod tests {
             (numeric(), "9007199254740993", Ok("9007199254740993")),
             (numeric(), "\"9223372036854775808\"", Err(NOT_AN_INTEGER)),
             (numeric(), "\"12.50\"", Ok("12.5")),
-            (Form::Column(Affinity::AsIs), "12.50", Ok("\"12.5\"")),
+            (Form::Column(Affinity::AsIs), "12.50", Ok("12.5")),
+            (Form::Column(Affinity::AsIs), "3.0000000000000004e-1", Ok("\"0.30000000000000004\"")),
             (Form::Column(Affinity::AsIs), "\"12.50\"", Ok("\"12.50\"")),
             (exact(), "[1]", Ok("[1]")),
             (exact(), "12.50", Ok("\"12.5\"")),
@@ -652,11 +668,7 @@ mod tests {
             (Form::AsIs, "9.007199254740993e15", Ok("9007199254740993")),
             (Form::Text, "9223372036854775808", Ok("\"9223372036854775808\"")),
             (Form::AsIs, "1.5e300", Ok("15e299")),
-            (
-                Form::AsIs,
-                "-1e999",
-                Err("64-bit number; `{ text = … }` in the rule stores it exactly"),
-            ),
+            (Form::AsIs, "-1e999", Err("64-bit number; a TEXT column stores all digits")),
             (Form::Text, "12.50", Ok("\"12.5\"")),
             (Form::Text, "7.0", Ok("\"7\"")),
             (Form::Text, "true", Ok("\"true\"")),
@@ -751,10 +763,40 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_text_is_no_number_no_boolean_and_no_time() {
+        let rfc3339 = || time(Spelling::Rfc3339);
+        for (form, expected) in [
+            (Form::Boolean, None),
+            (Form::Decimal { scale: 2 }, None),
+            (rfc3339(), None),
+            (Form::Column(Affinity::Integer), None),
+            (Form::Column(Affinity::Real), None),
+            (Form::Column(Affinity::Numeric), Some("\"\"")),
+            (Form::Column(Affinity::Text), Some("\"\"")),
+            (Form::Text, Some("\"\"")),
+        ] {
+            let mut reads = Reads::default();
+            let value = Value::Paths { paths: at(&["a"], &mut reads), form: form.clone() };
+            let stored = read(&value, &reads, r#"{"a":""}"#, |value, scope| {
+                value.json(scope).unwrap().map(Cow::into_owned)
+            });
+            assert_eq!(stored.as_deref(), expected, "{form:?}");
+        }
+        let mut reads = Reads::default();
+        let value = Value::Paths { paths: at(&["a", "b"], &mut reads), form: Form::Boolean };
+        let body = r#"{"a":"","b":true}"#;
+        let stored = read(&value, &reads, body, |value, scope| {
+            value.json(scope).unwrap().unwrap().into_owned()
+        });
+        assert_eq!(stored, "1");
+    }
+
+    #[test]
     fn an_amount_has_the_decimal_places_of_its_currency() {
         for (body, expected) in [
             (r#"{"total":"12.34","currency":"USD"}"#, Ok(Some("1234"))),
             (r#"{"total":1234,"currency":"jpy"}"#, Ok(Some("1234"))),
+            (r#"{"total":"","currency":""}"#, Ok(None)),
             (r#"{"total":"1.234","currency":"KWD"}"#, Ok(Some("1234"))),
             (
                 r#"{"total":"12.345","currency":"USD"}"#,

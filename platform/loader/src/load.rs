@@ -284,8 +284,8 @@ mod tests {
         1 error in the configuration
         "#);
         insta::assert_snapshot!(faults(&rule("folded")), @r#"
-        hookmill.toml:11:24: rule "list".key.id: the key column `id` has a collating sequence
-          hint: remove COLLATE; otherwise two objects could be one row
+        hookmill.toml:11:24: rule "list".key.id: the column `id` has a collating sequence
+          hint: remove COLLATE; otherwise two objects or two events could be one
         1 error in the configuration
         "#);
         insta::assert_snapshot!(faults(&rule("backwards")), @r#"
@@ -299,8 +299,8 @@ mod tests {
     fn a_key_that_could_be_two_objects_is_refused() {
         let rule = "[[rules]]\nname = 'tally'\non = ['s:*']\ntable = 'tally'\nkey = { id = 'id' }\nadd = { n = 1 }\n";
         insta::assert_snapshot!(faults(rule), @r#"
-        hookmill.toml:10:9: rule "tally".key.id: the key column `id` has a collating sequence
-          hint: remove COLLATE; otherwise two objects could be one row
+        hookmill.toml:10:9: rule "tally".key.id: the column `id` has a collating sequence
+          hint: remove COLLATE; otherwise two objects or two events could be one
         1 error in the configuration
         "#);
     }
@@ -337,6 +337,10 @@ mod tests {
              CREATE TABLE numbers (id INTEGER PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE loose (id ANY PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE untidy (id STRING PRIMARY KEY, size INTEGER, share REAL, _version ANY, _precedence INTEGER, _event_id ANY, _deleted INTEGER);
+             CREATE VIEW live_owners AS SELECT id FROM owners;
+             CREATE TABLE sorts (id TEXT PRIMARY KEY, blob BLOB, share REAL, size INTEGER, _version INTEGER, _precedence INTEGER, _event_id TEXT COLLATE NOCASE, _deleted BOOLEAN);
+             CREATE TABLE drops (id TEXT PRIMARY KEY, mail TEXT UNIQUE ON CONFLICT REPLACE, {guard}) STRICT;
+             CREATE TABLE keyless (id TEXT, {guard}) STRICT;
              CREATE TABLE owners (id TEXT PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE links (id TEXT PRIMARY KEY, team TEXT REFERENCES nowhere (id), {guard}) STRICT;
              CREATE TABLE tally (id TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER) STRICT;
@@ -449,7 +453,7 @@ mod tests {
         error: hookmill.toml:24:21: rule "columns".table: column `name` is NOT NULL, but the rule does not set it
           hint: add `name` to `set`, or allow NULL in the column
         error: hookmill.toml:24:21: rule "columns".table: the primary key of `teams` is (id, org), and `key` names (id)
-          hint: `key` must contain the whole primary key
+          hint: `key` must contain the whole primary key, and nothing else
         error: hookmill.toml:27:21: rule "columns".set.nme: table `teams` has no column `nme`
           hint: did you mean `name`?
         error: hookmill.toml:27:32: rule "columns".set._version: Hookmill maintains `_version`
@@ -951,15 +955,53 @@ mod tests {
         insta::assert_snapshot!(faults(rule), @r#"
         hookmill.toml:9:9: rule "r".table: the column `_event_id` of `untidy` is ANY, so versions would not compare
           hint: use TEXT
-        error: hookmill.toml:9:9: rule "r".table: the column `_version` of `untidy` is ANY, so versions would not compare
-          hint: use INTEGER
         error: hookmill.toml:10:9: rule "r".key.id: the type of the column `id` is STRING
-          hint: use TEXT or INTEGER; otherwise a number and its text would be two keys
+          hint: use TEXT or INTEGER; otherwise the texts "007" and "7" would be one key
         error: hookmill.toml:12:16: rule "r".set.size: the column `size` is INTEGER
           hint: it would store the text of a number as a number; use TEXT, or remove `text`
         error: hookmill.toml:12:40: rule "r".set.share: the column `share` is REAL
           hint: it would store the text of a number as a number; use TEXT, or remove `text`
-        5 errors in the configuration
+        4 errors in the configuration
+        "#);
+    }
+
+    #[test]
+    fn tables_that_cannot_hold_what_rules_write_are_refused() {
+        let rule = |name: &str, more: &str| {
+            format!(
+                "[[rules]]\nname = '{name}'\non = 's:*'\ntable = '{name}'\nkey = {{ id = 'id' }}\nversion = 'v'\n{more}\n"
+            )
+        };
+        let values = "set = { blob = 'b', share = { integer = 'n' }, size = { json = 'n' } }";
+        let rules = [
+            rule("sorts", values),
+            rule("drops", "set = { mail = { decimal = 'n', currency = 'EUR' } }"),
+            rule("keyless", ""),
+            rule("live_owners", ""),
+            rule("tallies", "").replace("{ id = 'id' }", "{ n = 'n' }"),
+        ];
+        insta::assert_snapshot!(faults(&rules.concat()), @r#"
+        hookmill.toml:9:9: rule "sorts".table: the column `_event_id` has a collating sequence
+          hint: remove COLLATE; otherwise two objects or two events could be one
+        error: hookmill.toml:12:16: rule "sorts".set.blob: the column `blob` is BLOB
+          hint: rules store texts and numbers; use TEXT
+        error: hookmill.toml:12:29: rule "sorts".set.share: the column `share` is REAL
+          hint: it would round a large whole number; use INTEGER
+        error: hookmill.toml:12:55: rule "sorts".set.size: the column `size` is INTEGER
+          hint: JSON is text; use TEXT
+        error: hookmill.toml:16:9: rule "drops".table: `drops` has ON CONFLICT IGNORE or REPLACE, so an event could drop the row of another object
+          hint: remove it from the table's definition
+        error: hookmill.toml:19:16: rule "drops".set.mail: `currency` is a path, and found "EUR"
+          hint: if every amount is in EUR, write instead: scale = 2
+        error: hookmill.toml:23:9: rule "keyless".table: `keyless` has no primary key
+          hint: add to its definition: PRIMARY KEY (id)
+        error: hookmill.toml:30:9: rule "live_owners".table: `live_owners` is a view
+          hint: rules write tables; name the table that the view reads
+        error: hookmill.toml:37:9: rule "tallies".table: table `tallies` lacks _version, _precedence, _event_id, _deleted
+          hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
+        error: hookmill.toml:37:9: rule "tallies".table: the primary key of `tallies` is (id), and `key` names (n)
+          hint: Hookmill finds rows by their primary key; make it (n)
+        10 errors in the configuration
         "#);
     }
 

@@ -11,6 +11,7 @@ use hookmill_loader::Loaded;
 use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
 use hookmill_providers::Event;
+use hookmill_rules::agree::overlapping;
 use hookmill_rules::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite, ValueDecl,
 };
@@ -56,6 +57,14 @@ pub fn warnings(config: &FilePath, loaded: &Loaded) -> anyhow::Result<Vec<Config
     learn(&mut known, config, loaded);
     let mut warnings = loaded.config.warnings.clone();
     warnings.extend(of_rules(loaded, &known, of_user));
+    let overlapping = overlapping(&loaded.config.rules).into_iter();
+    let overlapping = overlapping.filter(|(table, _)| of_user(&table.place()));
+    warnings.extend(overlapping.map(|(table, other)| {
+        let problem = format!("rule `{}` writes the same row for the same event", other.value);
+        table.error(problem).hint(
+            "the rule that is later in the file counts; give the rules conditions that exclude each other",
+        )
+    }));
     warnings.extend(of_tables(loaded, of_user)?);
     warnings.extend(dead::warnings(loaded, &known)?);
     warnings.sort();
@@ -144,6 +153,9 @@ fn of_rules(
         } else {
             let bodies = Bodies::new(rule, known);
             warnings.extend(paths.filter_map(|(place, path)| bodies.no_path(&place, path)));
+            if concerns(&name) {
+                warnings.extend(rule.more.as_ref().and_then(|more| bodies.no_more(&name, more)));
+            }
             if concerns(&name) {
                 let conditions = rule.conditions();
                 warnings.extend(conditions.filter_map(|when| bodies.never_equal(&name, when)));
@@ -286,10 +298,14 @@ fn respelled(
                     && !NO_NUMBERS.iter().any(|part| column.kind.contains(part))
             };
             let Some(column) = column.filter(respells) else { continue };
-            let warning = name.error(format!(
-                "the column `{}` is {}, so SQLite stores the text \"007\" as 7",
-                name.value, column.kind
-            ));
+            let is_json = matches!(value.value, ValueDecl::Paths { form: Form::Json, .. });
+            let what = if is_json {
+                "rounds a number of more than 64 bits"
+            } else {
+                "stores the text \"007\" as 7"
+            };
+            let warning = name
+                .error(format!("the column `{}` is {}, so SQLite {what}", name.value, column.kind));
             warnings.entry((&decl.table.value, &name.value)).or_insert(
                 warning.hint("use TEXT for texts and JSON, and INTEGER or REAL for numbers"),
             );
@@ -633,6 +649,17 @@ impl<'k> Bodies<'k> {
             "it never equals"
         };
         Some(place.error(problem).hint(hint))
+    }
+
+    /// The warning about a `more` that leads nowhere in every test: the list would always count as complete. For samples,
+    /// [`Self::no_path`] warns.
+    fn no_more(&self, place: &Located<()>, path: &ValuePath) -> Option<ConfigError> {
+        let (_, steps) = start(path).filter(|_| self.are_of_tests)?;
+        let Found::Nothing { .. } = look(&self.all, &self.all, steps) else { return None };
+        let problem = format!("no test has the path of `more`, `{path}`");
+        Some(place.error(problem).hint(
+            "without it, every list counts as complete, and rows that it lacks are removed; add a test with an incomplete list",
+        ))
     }
 
     /// The warning about a path that leads nowhere in every sample. A test may leave out what a provider sends, so it proves

@@ -72,7 +72,7 @@ impl Trial<'_> {
                 Expectation::Sent { what, content } => self.sent(what, content).await,
                 Expectation::Count { what, count } => self.count(what, *count).await,
                 Expectation::Outcome { outcome } => became(outcome, &last),
-                Expectation::Error { error } => failed(error, &last),
+                Expectation::Error { error } => failed(error, &dead, &last),
             };
             faults.extend(found.err().map(|wrong| match wrong {
                 Wrong::Found(problem) => {
@@ -87,6 +87,20 @@ impl Trial<'_> {
                 }
                 Wrong::Meant(fault) => fault,
             }));
+        }
+        let is_expected = |expected: &Located<Expectation>| match &expected.value {
+            Expectation::Error { .. } | Expectation::Nothing => true,
+            Expectation::Outcome { outcome } => *outcome == "dead_letter",
+            _ => false,
+        };
+        if let ([first, ..], Some(dead)) = (test.expect.as_slice(), dead.first())
+            && faults.is_empty()
+            && !test.expect.iter().any(is_expected)
+        {
+            let problem = first.error(format!("an event is a dead letter: {dead}"));
+            faults.push(problem.hint(
+                "if it should be one, add a part of its error to `expect`: { error = \"…\" }",
+            ));
         }
         faults
     }
@@ -325,14 +339,10 @@ fn became(outcome: &str, last: &[Fate]) -> Result<(), Wrong> {
     }
 }
 
-fn failed(expected: &str, last: &[Fate]) -> Result<(), Wrong> {
-    let errors = last.iter().filter_map(|fate| match fate {
-        Fate::Condemned { error, .. } => Some(error),
-        _ => None,
-    });
-    match (errors.clone().any(|error| error.contains(expected)), errors.count(), last.first()) {
+fn failed(expected: &str, dead: &[String], last: &[Fate]) -> Result<(), Wrong> {
+    match (dead.iter().any(|error| error.contains(expected)), dead.is_empty(), last.first()) {
         (true, ..) => Ok(()),
-        (false, 0, Some(fate)) => {
+        (false, true, Some(fate)) => {
             Err(Wrong::Found(format!("the event is {fate}, not a dead letter")))
         }
         (false, ..) => Err(Wrong::Found(format!("the error is not {expected:?}"))),
