@@ -98,11 +98,11 @@ impl<'a> Head<'a> {
     }
 
     /// The value of a header that nothing depends on for authenticity: repeated ones joined, as a Worker gets them. `None` if it
-    /// was not sent or is not text.
+    /// was not sent. Bytes that are no text become U+FFFD.
     pub fn joined_header(&self, name: &str) -> Option<String> {
         let values = self.headers.all(name);
-        let text = String::from_utf8(values.join(&b", "[..])).ok()?;
-        (!values.is_empty()).then(|| text.trim().to_owned())
+        let bytes = values.join(&b", "[..]);
+        (!values.is_empty()).then(|| String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// The value of a header that has several names. Skips names that the request does not have, or has with a blank value.

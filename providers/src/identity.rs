@@ -122,7 +122,16 @@ fn event<'r>(
                 name(part, request, body, values.as_ref(), signed)?
                     .ok_or_else(|| missing("id", part))
             });
-            let mut id = parts.collect::<Result<Vec<_>, _>>()?.join(".");
+            let parts = parts.collect::<Result<Vec<_>, _>>()?;
+            let mut id = match parts.as_slice() {
+                [one] => one.clone(),
+                // Otherwise `a.b` and `c`, and `a` and `b.c`, would be one event.
+                several => {
+                    let escaped =
+                        several.iter().map(|part| part.replace('%', "%25").replace('.', "%2E"));
+                    escaped.collect::<Vec<_>>().join(".")
+                }
+            };
             if let Some(hash) = hash {
                 id.push('.');
                 id.push_str(&hash[..HASH_CHARACTERS]);

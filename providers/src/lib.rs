@@ -189,8 +189,12 @@ impl Verifier {
         }
         let head = request.head();
         let kept = self.source.keep_headers.iter().filter_map(|name| {
-            let value = head.joined_header(name)?;
-            (value.len() <= MAX_KEPT_HEADER).then(|| (name.clone(), value))
+            let mut value = head.joined_header(name)?;
+            if value.len() > MAX_KEPT_HEADER {
+                value.truncate(value.floor_char_boundary(MAX_KEPT_HEADER));
+                value.push(char::REPLACEMENT_CHARACTER);
+            }
+            Some((name.clone(), value))
         });
         kept.collect()
     }
@@ -435,7 +439,7 @@ fn plain(url: &str) -> String {
     plain + rest
 }
 
-/// The maximum length in bytes of a header that is kept. A longer one counts as missing: a message has little room.
+/// The maximum length in bytes of a header that is kept: a message has little room. The rest of a longer one becomes U+FFFD.
 const MAX_KEPT_HEADER: usize = 1024;
 
 /// The text of a string, or a number as written.

@@ -1034,6 +1034,36 @@ set = {{ number = {value} }}
 }
 
 #[test]
+fn triggers_conditions_on_counters_and_local_versions_are_pointed_out() {
+    let folder = with_tables(
+        r#"
+[[rules]]
+name = "seats"
+on = "clerk:session.created"
+table = "seats"
+key = { id = "data.user_id" }
+version = { time = "data.client_id", format = "%F %T", zone = "Europe/Berlin" }
+
+[[rules]]
+name = "totals"
+on = "stripe:invoice.paid"
+table = "totals"
+key = { id = "data.object.customer" }
+add = { total = { integer = "data.object.total" } }
+"#,
+        &format!(
+            "CREATE TABLE seats (id TEXT PRIMARY KEY, {GUARD}) STRICT;\n\
+             CREATE TABLE totals (id TEXT PRIMARY KEY, total INTEGER CHECK (total >= 0)) STRICT;\n\
+             CREATE TABLE history (id TEXT) STRICT;\n\
+             CREATE TRIGGER noted AFTER INSERT ON seats BEGIN INSERT INTO history VALUES (new.id); END;\n\
+             CREATE TRIGGER cleaned AFTER UPDATE ON seats WHEN new._deleted BEGIN DELETE FROM seats WHERE id = new.id; END;\n\
+             CREATE TRIGGER refused BEFORE DELETE ON seats BEGIN SELECT raise(ignore); END;"
+        ),
+    );
+    insta::assert_snapshot!(shown(folder.path(), &["check"]));
+}
+
+#[test]
 fn a_column_that_respells_texts_is_a_warning() {
     let folder = with_tables(
         r#"
@@ -1091,7 +1121,7 @@ fn a_rule_that_makes_a_sample_a_dead_letter_is_a_warning() {
         r#"
 [[rules]]
 extend = "stripe-customers"
-set = { signup_day = { unix_seconds = "data.object.created", as = "date" } }
+set = { signup_day = { rfc3339 = "data.object.created" } }
 
 [[rules]]
 name = "failures"
@@ -1119,7 +1149,7 @@ set = { at = { unix_seconds = "created" } }
     exit code 0
     --- stdout
     --- stderr
-    warning: hookmill.toml:14:22: rules[0].set.signup_day: the sample of `customer.created` becomes a dead letter: refused: rule `stripe-customers`: the store refused: cannot store TEXT value in INTEGER column customers.signup_day
+    warning: hookmill.toml:14:22: rules[0].set.signup_day: the sample of `customer.created` becomes a dead letter: unreadable: rule `stripe-customers`: the value at `data.object.created` is not a valid RFC 3339 time
     warning: hookmill.toml:17:8: rule "failures": the sample of `invoice.payment_failed` becomes a dead letter: unreadable: rule `failures`: the value at `created` is not a valid RFC 3339 time
     hookmill.toml: 2 sources and 33 rules, no errors, 2 warnings
     "#);

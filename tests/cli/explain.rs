@@ -95,8 +95,8 @@ fn the_results_of_rules_are_explained() {
         INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
         SELECT _row ->> 6, _row ->> 7, _row ->> 3, _row ->> 4, _row ->> 1, _row ->> 5 FROM _rows
         WHERE true
-        AND NOT EXISTS (SELECT 1 FROM row_guards AS gone WHERE gone.table_name = 'things' AND gone.key = json_array(CAST(_row ->> 6 AS TEXT))
-        AND (gone.version, gone.precedence, gone.event_id) > (_row ->> 3, _row ->> 4, _row ->> 1))
+        AND NOT EXISTS (SELECT 1 FROM row_guards AS _gone WHERE _gone.table_name = 'things' AND _gone.key = json_array(CAST(_row ->> 6 AS TEXT))
+        AND (_gone.version, _gone.precedence, _gone.event_id) > (_row ->> 3, _row ->> 4, _row ->> 1))
         ON CONFLICT ("id") DO UPDATE SET "name" = excluded."name", "_version" = excluded."_version", "_precedence" = excluded."_precedence", "_event_id" = excluded."_event_id", "_deleted" = excluded."_deleted"
         WHERE (excluded."_version", excluded."_precedence", excluded."_event_id")
         >= ("things"."_version", "things"."_precedence", "things"."_event_id")

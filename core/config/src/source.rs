@@ -194,7 +194,8 @@ keys! {
         challenge: Option<Located<ChallengeKeys>> =
             table("a table: { when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }").located().optional()
                 .example("{ when = { \"hub.mode\" = \"subscribe\" }, echo = \"hub.challenge\" }"),
-        /// Headers that events keep, for paths such as `header:X-Shopify-Triggered-At` in rules: at most 16, of at most 1,024 bytes each. The
+        /// Headers that events keep, for paths such as `header:X-Shopify-Triggered-At` in rules: at most 16, and 1,024 bytes of each,
+        /// where U+FFFD stands for the rest and for bytes that are no text. The
         /// signature does not cover them, unless the provider signs them.
         keep_headers: Option<Vec<String>> =
             kept_headers().optional().defaults_to("the scheme's, mostly none").example("[\"X-Shopify-Triggered-At\"]"),
@@ -302,7 +303,7 @@ keys! {
     /// The places of an event's id and type.
     pub struct EventKeys {
         /// The id: a path in the body, `header:X-Name`, `hash:body`, or `hash:signed`, the hash of the signed bytes. A list joins
-        /// all values with periods; all must exist. A list inside the list has alternatives: the first that exists. Required except for
+        /// all values with periods, and a period in a value becomes `%2E`; all must exist. A list inside the list has alternatives: the first that exists. Required except for
         /// `standard-webhooks`, which sends it in a header.
         id: Option<Vec<Name>> = names().optional().example("\"header:X-GitHub-Delivery\""),
         /// The type: a path in the body, or `header:X-Name`. A list joins the values that exist; the first must exist. A list inside the

@@ -62,6 +62,17 @@ pub(crate) fn contradictions(rules: &[RuleDecl]) -> Vec<ConfigError> {
             if !mirror_one_object(rule, other) {
                 continue;
             }
+            if let (Some(each), true) = (&rule.each, write_one_list(rule, other)) {
+                let error = each.error(format!(
+                    "rules `{}` and `{}` both write the whole list of one owner into `{}`",
+                    other.name.value,
+                    rule.name.value,
+                    newest(rule).map(|(table, _)| table.table.value.as_str()).unwrap_or_default()
+                ));
+                errors.push(error.hint(
+                    "the second would remove the rows of the first; use another table, or add a column with a constant to `key`",
+                ));
+            }
             let problem = |what: &str| {
                 format!(
                     "rules `{}` and `{}` mirror one object, but order its events differently: {what}",
@@ -196,6 +207,24 @@ fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
         && key == object(other_table)
         && share_events()
         && !apart
+}
+
+/// Whether two rules write the list of one owner into one table. Constants in the key tell owners apart.
+fn write_one_list(one: &RuleDecl, other: &RuleDecl) -> bool {
+    let (Some((table, _)), Some((other_table, _))) = (newest(one), newest(other)) else {
+        return false;
+    };
+    let constants = |table: &TableDecl| -> BTreeSet<(String, String)> {
+        let constant = |(name, value): &(Located<String>, Located<ValueDecl>)| match &value.value {
+            ValueDecl::Constant(json) => Some((name.value.clone(), json.clone())),
+            _ => None,
+        };
+        table.key.iter().filter_map(constant).collect()
+    };
+    one.each.is_some()
+        && other.each.is_some()
+        && table.table.value == other_table.table.value
+        && constants(table) == constants(other_table)
 }
 
 /// Whether two versions are equal wherever both exist.

@@ -33,10 +33,7 @@ pub struct RuleDecl {
 impl RuleDecl {
     /// Whether it names a time zone, so that the consumer Worker needs the feature `zones`.
     pub fn names_zone(&self) -> bool {
-        self.values().iter().any(|value| match &value.value {
-            ValueDecl::Paths { form: Form::Time(form), .. } => matches!(form.zone, Zone::Named(_)),
-            _ => false,
-        })
+        self.values().iter().any(|value| value.value.names_zone())
     }
 
     /// Every value of its effect.
@@ -359,6 +356,14 @@ impl ValueDecl {
     /// Whether a path selects from the element of `each`.
     pub fn is_of_element(&self) -> bool {
         self.paths().any(ValuePath::is_of_element)
+    }
+
+    /// Whether the value is a time in a named zone.
+    pub fn names_zone(&self) -> bool {
+        match self {
+            Self::Paths { form: Form::Time(form), .. } => matches!(form.zone, Zone::Named(_)),
+            _ => false,
+        }
     }
 
     /// Whether the value is a time.

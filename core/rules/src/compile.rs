@@ -14,9 +14,9 @@ use crate::ast::{
 use crate::refetch;
 use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
-    Column, Condition, Delete, Each, Effect, Form, GUARD_COLUMNS, Guard, HandlerRef, Path,
-    PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, Takes, TieStep,
-    Unmatched, Value, ValuePath, When,
+    Column, Condition, Delete, Each, Effect, EventField, Form, GUARD_COLUMNS, Guard, HandlerRef,
+    Path, PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, Takes,
+    TieStep, Unmatched, Value, ValuePath, When,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -336,6 +336,11 @@ fn compile_table(
     let Some(table) = schema.tables.get(table_name) else {
         return Err(vec![no_table(&rule.table, schema)]);
     };
+    if table_name.eq_ignore_ascii_case("excluded") || table_name.starts_with('_') {
+        let error =
+            rule.table.error(format!("`{table_name}` has a meaning in Hookmill's statements"));
+        return Err(vec![error.hint("use another name, without `_` at its beginning")]);
+    }
 
     // Columns that other rules of the table set, and this one does not.
     let others = managed.columns.iter().copied();
@@ -609,7 +614,7 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
         }
         return;
     }
-    let columns = |names: &BTreeSet<&str>| Vec::from_iter(names.iter().copied()).join(", ");
+    let columns = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
     if key.is_empty() {
         let error = rule.table.error(format!("`{}` has no primary key", rule.table.value));
         let hint = format!("add to its definition: PRIMARY KEY ({})", columns(&named));
@@ -658,6 +663,20 @@ fn unsuitable(value: &ValueDecl, column: &TableColumn) -> Option<&'static str> {
             if is_real =>
         {
             Some("it would round a large whole number; use INTEGER")
+        }
+        ValueDecl::Constant(json) if is_real && Form::Column(column.affinity).is_lossy(json) => {
+            Some("it would round the number; use INTEGER")
+        }
+        ValueDecl::Paths { form: Form::Time(time), .. }
+            if time.date.is_some() && !stores_text(column) =>
+        {
+            Some("a date is text; use TEXT")
+        }
+        ValueDecl::Constant(json) if json.starts_with('"') && !stores_text(column) => {
+            Some("the value is text; use TEXT")
+        }
+        ValueDecl::Event(field) if *field != EventField::ReceivedAt && !stores_text(column) => {
+            Some("the value is text; use TEXT")
         }
         _ => None,
     }

@@ -49,7 +49,7 @@ impl Parent<'_> {
     /// Whether the parent with this key is deleted, itself or through a parent of its own.
     fn is_gone(&self, key: &str) -> String {
         format!(
-            "EXISTS (SELECT 1 FROM {table} AS parent WHERE parent.{name} = {key} AND parent.\"_deleted\" = 1)",
+            "EXISTS (SELECT 1 FROM {table} AS _parent WHERE _parent.{name} = {key} AND _parent.\"_deleted\" = 1)",
             table = quoted(self.table),
             name = quoted(self.key),
         )
@@ -172,8 +172,8 @@ impl Target<'_> {
         );
         let gone = if removed {
             format!(
-                "\nAND NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS gone WHERE gone.table_name = {table} AND gone.key = {key}\n\
-                 AND (gone.version, gone.precedence, gone.event_id) > {order})",
+                "\nAND NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS _gone WHERE _gone.table_name = {table} AND _gone.key = {key}\n\
+                 AND (_gone.version, _gone.precedence, _gone.event_id) > {order})",
                 order = order(),
                 table = literal(self.table),
                 key = key_text(members(GUARDED, self.key.len())),
@@ -225,9 +225,9 @@ impl Target<'_> {
     /// fetched.
     pub(super) fn ties(&self) -> Sql {
         let key = self.key.iter().zip(members(GUARDED, self.key.len()));
-        let key = key.map(|(name, value)| format!("held.{} = {value}", quoted(name)));
+        let key = key.map(|(name, value)| format!("_held.{} = {value}", quoted(name)));
         let key = key.collect::<Vec<_>>().join(" AND ");
-        let held = format!("{} AS held ON {key}", quoted(self.table));
+        let held = format!("{} AS _held ON {key}", quoted(self.table));
         let order = ["\"_version\"", "\"_precedence\"", "\"_event_id\""];
         self.tied(&held, order, self.key.len(), GUARDED + self.key.len() + self.set.len())
     }
@@ -235,7 +235,7 @@ impl Target<'_> {
     /// The same before [`Target::replace`].
     pub(super) fn ties_of_list(&self, owner: usize) -> Sql {
         let held = format!(
-            "{ROW_GUARDS} AS held ON held.table_name = {} AND held.key = {}",
+            "{ROW_GUARDS} AS _held ON _held.table_name = {} AND _held.key = {}",
             literal(self.table),
             key_text(members(GUARDED, owner))
         );
@@ -245,7 +245,7 @@ impl Target<'_> {
     /// `held` are the existing rows with the columns that order them; the first `key` columns are their key, and the member
     /// `path` of the parameter's rows is the path of the object. A deletion is in no tie.
     fn tied(&self, held: &str, order: [&str; 3], key: usize, path: usize) -> Sql {
-        let [version, precedence, event_id] = order.map(|name| format!("held.{name}"));
+        let [version, precedence, event_id] = order.map(|name| format!("_held.{name}"));
         let [new_version, new_precedence, new_event] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
         let text = format!(
             "{head},\n\
@@ -283,7 +283,7 @@ impl Target<'_> {
         let guard = GUARD_COLUMNS.iter().zip([VERSION, PRECEDENCE, EVENT_ID, EXTENT].map(member));
         let updates = sets.chain(guard).map(|(name, value)| format!("{} = {value}", quoted(name)));
         let unset = self.unset.iter().map(|name| format!("{} = NULL", quoted(name)));
-        let stored = || self.key.iter().map(|name| format!("held.{}", quoted(name)));
+        let stored = || self.key.iter().map(|name| format!("_held.{}", quoted(name)));
         let all = |conditions: Vec<String>| conditions.join(" AND ");
         let matches = stored().zip(members(GUARDED, self.key.len()));
         let same = self.key.iter().enumerate();
@@ -292,7 +292,7 @@ impl Target<'_> {
         format!(
             "{head},\n\
              _newest AS (SELECT _row, {keys}, row_number() OVER (PARTITION BY {partition} ORDER BY {newest}) AS _place\n\
-             FROM _rows CROSS JOIN {target} AS held ON {matches})\n\
+             FROM _rows CROSS JOIN {target} AS _held ON {matches})\n\
              UPDATE {target} SET {updates} FROM _newest\n\
              WHERE _place = 1 AND {same}\n\
              AND ({target}.\"_version\" IS NULL OR {order} >= {order_of_target})",
@@ -351,18 +351,18 @@ impl Target<'_> {
             newest = newest_guard(),
         );
         let held = format!(
-            "{ROW_GUARDS} AS held\nON held.table_name = {table} AND held.key = {owner_key}"
+            "{ROW_GUARDS} AS _held\nON _held.table_name = {table} AND _held.key = {owner_key}"
         );
         let won = self.items(owner, &format!(
             "JOIN {held}\n\
-             AND held.version = {version} AND held.precedence = {precedence} AND held.event_id = {event_id}"
+             AND _held.version = {version} AND _held.precedence = {precedence} AND _held.event_id = {event_id}"
         ));
         let owner_columns = || self.key[..owner].iter().map(|name| quoted(name));
         // A row that a newer, incomplete list has written stays.
         let older = if partial {
             format!(
-                "\nAND coalesce({order} < (SELECT version, precedence, event_id FROM {ROW_GUARDS} AS held\n\
-                 WHERE held.table_name = {table} AND held.key = {whose}), true)",
+                "\nAND coalesce({order} < (SELECT version, precedence, event_id FROM {ROW_GUARDS} AS _held\n\
+                 WHERE _held.table_name = {table} AND _held.key = {whose}), true)",
                 order = self.order_of_target(),
                 whose = key_text(owner_columns().map(|name| format!("{target}.{name}"))),
             )
@@ -384,8 +384,10 @@ impl Target<'_> {
         let updates = list(
             self.set.iter().chain(order).map(|name| format!("{0} = excluded.{0}", quoted(name))),
         );
-        let of_row =
-            |row: &str| list(self.set.iter().map(|name| format!("{row}.{}", quoted(name))));
+        // A column of the application's may have another collating sequence.
+        let of_row = |row: &str| {
+            list(self.set.iter().map(|name| format!("{row}.{} COLLATE BINARY", quoted(name))))
+        };
         let differs = format!("({}) IS NOT ({})", of_row(&target), of_row("excluded"));
         let newer = format!(
             "coalesce((excluded.\"_version\", excluded.\"_precedence\", excluded.\"_event_id\") >= {}, true)",
@@ -408,7 +410,7 @@ impl Target<'_> {
                 owner,
                 &format!(
                     "LEFT JOIN {held}\n\
-                 WHERE coalesce({order} > (held.version, held.precedence, held.event_id), true)",
+                 WHERE coalesce({order} > (_held.version, _held.precedence, _held.event_id), true)",
                     order = self::order(),
                 ),
             );
@@ -528,8 +530,8 @@ pub(super) fn suppress(rule: &str, whom: &Suppression) -> String {
         "{head}\n\
          INSERT INTO {table} ({keys}, source, event_id, version, created_at)\n\
          SELECT {values} FROM _rows\n\
-         WHERE NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key}\n\
-         AND lifted.version > {version})\n\
+         WHERE NOT EXISTS (SELECT 1 FROM {ROW_GUARDS} AS _lifted WHERE _lifted.table_name = {name} AND _lifted.key = {key}\n\
+         AND _lifted.version > {version})\n\
          ON CONFLICT ({keys}) DO UPDATE SET\n\
          source = excluded.source, event_id = excluded.event_id, version = excluded.version\n\
          WHERE (excluded.version, excluded.source, excluded.event_id) > ({table}.version, {table}.source, {table}.event_id)",
@@ -561,7 +563,7 @@ pub(super) fn lift(rule: &str, whom: &Suppression) -> [String; 2] {
     let remove = format!(
         "{head}\n\
          DELETE FROM {table} WHERE ({columns}) IN (SELECT {values} FROM _rows)\n\
-         AND version < (SELECT lifted.version FROM {ROW_GUARDS} AS lifted WHERE lifted.table_name = {name} AND lifted.key = {key})",
+         AND version < (SELECT _lifted.version FROM {ROW_GUARDS} AS _lifted WHERE _lifted.table_name = {name} AND _lifted.key = {key})",
         columns = keys.join(", "),
         values = list(members(PLAIN, keys.len())),
         key = key_text(keys.iter().map(|column| (*column).to_owned())),

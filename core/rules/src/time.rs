@@ -6,8 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::format::{Parsed, StrftimeItems};
 use chrono::{
-    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone as _, Utc,
+    DateTime, Datelike as _, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta,
+    TimeZone as _, Utc,
 };
 #[cfg(feature = "zones")]
 use chrono_tz::Tz;
@@ -56,6 +58,10 @@ impl DatePart {
     pub const ALL: [(&'static str, Self); 2] = [("date", Self::Date), ("month", Self::Month)];
 }
 
+/// The last year in which `chrono-tz` knows when daylight saving time begins.
+#[cfg(feature = "zones")]
+const LAST_YEAR: i32 = 2099;
+
 /// A time zone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -90,7 +96,8 @@ impl Zone {
                 .map(|time| time.to_utc()),
             #[cfg(feature = "zones")]
             Self::Named(zone) => {
-                zone.from_local_datetime(&clock).earliest().map(|time| time.to_utc())
+                let time = zone.from_local_datetime(&clock).earliest();
+                time.filter(|_| clock.year() <= LAST_YEAR).map(|time| time.to_utc())
             }
         }
     }
@@ -102,7 +109,8 @@ impl Zone {
                 time.with_timezone(&FixedOffset::east_opt(seconds)?).date_naive()
             }
             #[cfg(feature = "zones")]
-            Self::Named(zone) => time.with_timezone(&zone).date_naive(),
+            Self::Named(zone) => Some(time.with_timezone(&zone).date_naive())
+                .filter(|date| date.year() <= LAST_YEAR)?,
         })
     }
 }
@@ -176,16 +184,29 @@ impl TimeForm {
     }
 }
 
-/// A time in this format.
+/// The first year of a format: a number of two digits is no year.
+const FIRST_YEAR: i32 = 1000;
+
+/// A time in this format. What the text says of a time must fit together: no part of it is left out.
 fn parse(text: &str, format: &str, zone: Zone) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_str(text, format) {
-        return Some(time.to_utc());
+    let mut parsed = Parsed::new();
+    chrono::format::parse(&mut parsed, text, StrftimeItems::new(format)).ok()?;
+    let offset = parsed.offset();
+    let of_day = [parsed.hour_div_12(), parsed.hour_mod_12(), parsed.minute(), parsed.second()];
+    let has_time = parsed.timestamp().is_some() || of_day.iter().any(Option::is_some);
+    let clock = if has_time {
+        parsed.to_naive_datetime_with_offset(offset.unwrap_or(0)).ok()?
+    } else {
+        parsed.to_naive_date().ok()?.and_time(NaiveTime::MIN)
+    };
+    if clock.year() < FIRST_YEAR {
+        return None;
     }
-    let clock = NaiveDateTime::parse_from_str(text, format);
-    let clock = clock.or_else(|_| {
-        NaiveDate::parse_from_str(text, format).map(|date| date.and_time(NaiveTime::MIN))
-    });
-    zone.of_clock(clock.ok()?)
+    match offset {
+        Some(offset) => Zone::Offset(offset).of_clock(clock),
+        None if parsed.timestamp().is_some() => Some(clock.and_utc()),
+        None => zone.of_clock(clock),
+    }
 }
 
 /// Why a text is not a format of times; `None` if it is one.
@@ -193,10 +214,13 @@ fn parse(text: &str, format: &str, zone: Zone) -> Option<DateTime<Utc>> {
 pub(crate) fn problem_of_format(format: &str) -> Option<&'static str> {
     use std::fmt::Write as _;
 
-    use chrono::format::{Item, StrftimeItems};
+    use chrono::format::Item;
 
     if StrftimeItems::new(format).any(|item| item == Item::Error) {
         return Some("unknown specifier");
+    }
+    if format.contains("%f") {
+        return Some("`%f` is a number of nanoseconds; for a fraction of a second, write `%.f`");
     }
     if format.contains("%Z") {
         return Some("`%Z` does not determine an offset; write the name itself, and add `zone`");
@@ -228,6 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn no_part_of_a_text_is_left_out() {
+        for (format, text, expected) in [
+            ("%F%z", "2026-01-05-1100", Some(1_767_610_800_000_000)),
+            ("%F%#z", "2026-01-05+01:00", Some(1_767_567_600_000_000)),
+            ("%F %H:%M%.f", "2026-01-05 10:07.5", None),
+            ("%F %T %s", "2026-01-05 10:00:00 1767607200", Some(1_767_607_200_000_000)),
+            ("%F %T %s", "2026-01-05 10:00:00 1767607201", None),
+            ("%s", "1767607200", Some(1_767_607_200_000_000)),
+            ("%m/%d/%y", "01/05/26", Some(1_767_571_200_000_000)),
+        ] {
+            assert_eq!(form(&[format], "UTC").micros(text).ok(), expected, "{format} {text}");
+        }
+    }
+
+    #[test]
     fn the_first_format_that_fits_the_whole_text_counts() {
         let formats =
             ["%F %T", "%FT%T%.f", "%F %T UTC", "%F %T %z", "%a, %d %b %Y %T %z", "%d/%m/%Y"];
@@ -245,6 +284,11 @@ mod tests {
             ("05/01/2026", "UTC", Some(1_767_571_200_000_000)),
             ("2026-01-05 10:00:00 and more", "UTC", None),
             ("2026-01-05 25:00:00", "UTC", None),
+            ("2026-01-05 10:00:00 +2400", "UTC", None),
+            ("2026-01-05 10:00:00 -9959", "+02:00", None),
+            ("05/01/26", "UTC", None),
+            ("2099-07-01 00:00:00", "Europe/Berlin", Some(4_086_540_000_000_000)),
+            ("2100-07-01 00:00:00", "Europe/Berlin", None),
             ("", "UTC", None),
             // Twice, and never: an hour, a midnight, and a day.
             ("2026-11-01 01:30:00", "America/New_York", Some(1_793_511_000_000_000)),

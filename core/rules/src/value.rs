@@ -450,6 +450,12 @@ impl Form {
         Ok(plain(&stored).into_owned())
     }
 
+    /// Whether a column of this form cannot store a constant as it is.
+    #[cfg(feature = "toml")]
+    pub(crate) fn is_lossy(&self, json: &str) -> bool {
+        self.stored(json).is_err()
+    }
+
     /// Whether an empty text is no value: it is no number, no boolean and no time.
     const fn has_blanks(&self) -> bool {
         match self {

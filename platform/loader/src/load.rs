@@ -337,6 +337,7 @@ mod tests {
              CREATE TABLE numbers (id INTEGER PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE loose (id ANY PRIMARY KEY, {guard}) STRICT;
              CREATE TABLE untidy (id STRING PRIMARY KEY, size INTEGER, share REAL, _version ANY, _precedence INTEGER, _event_id ANY, _deleted INTEGER);
+             CREATE TABLE excluded (id TEXT PRIMARY KEY, {guard}) STRICT;
              CREATE VIEW live_owners AS SELECT id FROM owners;
              CREATE TABLE sorts (id TEXT PRIMARY KEY, blob BLOB, share REAL, size INTEGER, _version INTEGER, _precedence INTEGER, _event_id TEXT COLLATE NOCASE, _deleted BOOLEAN);
              CREATE TABLE drops (id TEXT PRIMARY KEY, mail TEXT UNIQUE ON CONFLICT REPLACE, {guard}) STRICT;
@@ -978,6 +979,7 @@ mod tests {
             rule("drops", "set = { mail = { decimal = 'n', currency = 'EUR' } }"),
             rule("keyless", ""),
             rule("live_owners", ""),
+            rule("excluded", ""),
             rule("tallies", "").replace("{ id = 'id' }", "{ n = 'n' }"),
         ];
         insta::assert_snapshot!(faults(&rules.concat()), @r#"
@@ -997,12 +999,32 @@ mod tests {
           hint: add to its definition: PRIMARY KEY (id)
         error: hookmill.toml:30:9: rule "live_owners".table: `live_owners` is a view
           hint: rules write tables; name the table that the view reads
-        error: hookmill.toml:37:9: rule "tallies".table: table `tallies` lacks _version, _precedence, _event_id, _deleted
+        error: hookmill.toml:37:9: rule "excluded".table: `excluded` has a meaning in Hookmill's statements
+          hint: use another name, without `_` at its beginning
+        error: hookmill.toml:44:9: rule "tallies".table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
-        error: hookmill.toml:37:9: rule "tallies".table: the primary key of `tallies` is (id), and `key` names (n)
+        error: hookmill.toml:44:9: rule "tallies".table: the primary key of `tallies` is (id), and `key` names (n)
           hint: Hookmill finds rows by their primary key; make it (n)
-        10 errors in the configuration
+        11 errors in the configuration
         "#);
+    }
+
+    #[test]
+    fn two_rules_that_write_the_list_of_one_owner_are_refused() {
+        let rule = |name: &str, key: &str| {
+            format!(
+                "[[rules]]\nname = '{name}'\non = 's:*'\neach = '{name}'\ntable = 'members'\n\
+                 key = {{ team = {key}, id = '@.id' }}\nversion = 'v'\n"
+            )
+        };
+        let both = rule("lines", "'id'") + &rule("addons", "'id'");
+        insta::assert_snapshot!(faults(&both), @r#"
+        hookmill.toml:16:8: rule "addons".each: rules `lines` and `addons` both write the whole list of one owner into `members`
+          hint: the second would remove the rows of the first; use another table, or add a column with a constant to `key`
+        1 error in the configuration
+        "#);
+        let apart = rule("lines", "{ value = 'a' }") + &rule("addons", "{ value = 'b' }");
+        assert_eq!(faults(&apart), "none");
     }
 
     #[test]

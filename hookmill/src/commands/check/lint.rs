@@ -65,7 +65,7 @@ pub fn warnings(config: &FilePath, loaded: &Loaded) -> anyhow::Result<Vec<Config
             "the rule that is later in the file counts; give the rules conditions that exclude each other",
         )
     }));
-    warnings.extend(of_tables(loaded, of_user)?);
+    warnings.extend(of_tables(loaded, &known, of_user)?);
     warnings.extend(dead::warnings(loaded, &known)?);
     warnings.sort();
     warnings.dedup();
@@ -92,6 +92,12 @@ fn cost_of_version(version: &Located<ValueDecl>) -> Option<ConfigError> {
         let note = version.error("the order of arrival is not the order of events");
         return Some(note.hint(
             "a late retry of the provider overwrites newer rows; if the provider sends a time in a header, use it: version = { rfc3339 = \"header:X-Sent-At\" }",
+        ));
+    }
+    if version.value.names_zone() {
+        let note = version.error("the version is the time of a clock with daylight saving time");
+        return Some(note.hint(
+            "in the hour that such a clock shows twice, an older event may win; if the provider sends an offset or UTC, use it",
         ));
     }
     version.value.paths().find(|path| matches!(path, ValuePath::Header(_)))?;
@@ -168,12 +174,16 @@ fn of_rules(
 /// The warnings about the tables that rules write.
 fn of_tables(
     loaded: &Loaded,
+    known: &BTreeMap<&str, Known>,
     concerns: impl Fn(&Located<()>) -> bool,
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut database = Connection::open_in_memory()?;
     apply(&mut database, &loaded.migrations)?;
     let schema = schema(&database)?;
     let mut warnings = constraints(loaded, &schema, &database)?;
+    warnings.extend(triggers_and_checks(loaded, &database, &concerns)?);
+    let rules = loaded.config.rules.iter();
+    warnings.extend(rules.flat_map(|rule| needed_by_deletions(rule, known, &schema, &concerns)));
     warnings.extend(respelled(loaded, &schema, &concerns));
     warnings.extend(without_views(loaded, &schema, &mut database, &concerns)?);
     Ok(warnings)
@@ -271,6 +281,101 @@ fn constraints(
                 format!("`{name}` is UNIQUE in ({columns}){some}"),
                 "if such a value moves from one object to another and the second event arrives first, it is retried, and then becomes a dead letter; use an index that is not UNIQUE",
             );
+        }
+    }
+    Ok(warnings.into_values().collect())
+}
+
+/// The warnings about columns that are NOT NULL, if no event is known that deletes. A deletion may have no more than the id.
+fn needed_by_deletions(
+    rule: &RuleDecl,
+    known: &BTreeMap<&str, Known>,
+    schema: &Schema,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> Vec<ConfigError> {
+    let EffectDecl::Table(decl) = &rule.effect else { return Vec::new() };
+    let (Some(newest), Some(table)) = (decl.newest(), schema.tables.get(&decl.table.value)) else {
+        return Vec::new();
+    };
+    let types: Vec<_> = newest
+        .delete
+        .iter()
+        .filter_map(|delete| match delete {
+            DeleteDecl::Type(glob) => Some(glob.value.as_str()),
+            DeleteDecl::When(_) => None,
+        })
+        .collect();
+    let deletes = |on: &Pattern, kind: &str| {
+        let is_deleted = |glob: &&str| {
+            Pattern { source: on.source.clone(), event_type: (*glob).to_owned() }
+                .matches(&on.source, kind)
+        };
+        on.matches(&on.source, kind) && types.iter().any(is_deleted)
+    };
+    let is_known = rule.on.iter().any(|on| {
+        let events = known.get(on.source.as_str()).into_iter().flat_map(Known::events);
+        events.into_iter().any(|(kind, _)| deletes(on, kind))
+    });
+    if types.is_empty() || is_known || matches!(decl.write, TableWrite::List { .. }) {
+        return Vec::new();
+    }
+    let needed = newest.set.iter().filter(|(name, value)| {
+        let column = table.column(&name.value);
+        let reads = matches!(value.value, ValueDecl::Paths { .. } | ValueDecl::Money { .. });
+        reads && concerns(&name.place()) && column.is_some_and(|column| column.not_null)
+    });
+    let warning = |(name, _): &(Located<String>, Located<ValueDecl>)| {
+        let problem =
+            format!("the column `{}` is NOT NULL, and a deletion may lack its value", name.value);
+        name.error(problem).hint(
+            "such an event becomes a dead letter; allow NULL in the column, or add a test with an event that deletes",
+        )
+    };
+    needed.map(warning).collect()
+}
+
+/// The warnings about triggers that change what rules write, and about conditions on counters.
+fn triggers_and_checks(
+    loaded: &Loaded,
+    database: &Connection,
+    concerns: impl Fn(&Located<()>) -> bool,
+) -> anyhow::Result<Vec<ConfigError>> {
+    let mut definitions = database.prepare(
+        "SELECT type, name, upper(sql) FROM sqlite_schema
+         WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'trigger') ORDER BY name",
+    )?;
+    let mut warnings = BTreeMap::new();
+    for rule in &loaded.config.rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let (name, place) = (&decl.table.value, decl.table.place());
+        if !concerns(&place) {
+            continue;
+        }
+        let counts = matches!(decl.write, TableWrite::Count { .. });
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        for definition in definitions.query_map([name], row)? {
+            let (kind, own, sql): (String, String, String) = definition?;
+            let words: Vec<_> = sql
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .filter(|w| !w.is_empty())
+                .collect();
+            let has = |sought: &[&str]| words.windows(sought.len()).any(|found| found == sought);
+            let table = name.to_ascii_uppercase();
+            let writes = [["UPDATE", table.as_str()], ["INTO", &table], ["FROM", &table]];
+            if kind == "trigger" && (has(&["RAISE", "IGNORE"]) || writes.iter().any(|w| has(w))) {
+                let warning = place.error(format!(
+                    "the trigger `{own}` may change what rules write into `{name}`"
+                ));
+                warnings.entry(own).or_insert(warning.hint(
+                    "rows would depend on the order in which events arrive; write other tables in the trigger",
+                ));
+            } else if kind == "table" && counts && has(&["CHECK"]) {
+                let warning =
+                    place.error(format!("`{name}` has a CHECK, and the rule adds to its rows"));
+                warnings.entry(own).or_insert(warning.hint(
+                    "SQLite checks each amount by itself, so an event with a negative amount may become a dead letter; remove the CHECK",
+                ));
+            }
         }
     }
     Ok(warnings.into_values().collect())
@@ -815,7 +920,8 @@ mod tests {
 
     #[test]
     fn every_table_of_the_presets_has_a_view() {
-        assert_eq!(of_tables(&presets(), |_| true).unwrap(), []);
+        let loaded = presets();
+        assert_eq!(of_tables(&loaded, &known(&loaded), |_| true).unwrap(), []);
     }
 
     /// What a rule reads of fixtures: each body, and an element of its list, or the body again.
