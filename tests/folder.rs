@@ -81,6 +81,7 @@ const COMMANDS: &[(&str, Use)] = &[
     ("migrate", Keeps),
     ("backup", Looks(&[&["NEW"]])),
     ("restore", Makes),
+    ("verify-data", Looks(&[&[], &["--json"]])),
 ];
 
 /// The subcommands in the output of `--help`.

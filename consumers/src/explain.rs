@@ -24,13 +24,9 @@ pub struct Explained<'c> {
 pub enum RuleResult {
     /// The rule's `on` does not match the event.
     NotNamed,
-    /// This condition is not met.
-    Unfulfilled {
-        /// The condition's path.
-        path: String,
-        /// The value at the path, as JSON. A missing value is `null`.
-        found: String,
-    },
+    /// `when` does not hold. For each alternative: the paths of the first value that does not fit, and the value as JSON, `null` if
+    /// it is missing.
+    Unfulfilled(Vec<(String, String)>),
     /// The rule runs and produces nothing, for this reason.
     Nothing(&'static str),
     /// The rule produces rows.
@@ -96,12 +92,13 @@ fn rule_result(
         let values = config.program.reads.read(&body).map_err(unreadable)?;
         let scope = Scope { body: &values, element: None, event: facts(envelope) };
         if !rule.when.holds(scope) {
-            let mut conditions = rule.when.conditions().filter(|when| !when.is_of_element());
-            if let Some(condition) = conditions.find(|condition| !condition.holds(scope)) {
+            let unfulfilled = rule.when.0.iter().filter_map(|alternative| {
+                let mut conditions = alternative.iter().filter(|when| !when.is_of_element());
+                let condition = conditions.find(|condition| !condition.holds(scope))?;
                 let paths: Vec<_> = condition.paths.iter().map(|path| path.text.as_str()).collect();
-                let (path, found) = (paths.join(" | "), condition.found(scope).into_owned());
-                return Ok(RuleResult::Unfulfilled { path, found });
-            }
+                Some((paths.join(" | "), condition.found(scope).into_owned()))
+            });
+            return Ok(RuleResult::Unfulfilled(unfulfilled.collect()));
         }
         builder.carry_out((0, rule), (&values, &body))?;
     }

@@ -20,3 +20,4 @@ pub mod tail;
 pub mod test;
 pub mod token;
 pub mod verify;
+pub mod verify_data;

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     backup, check, counts, dead_letters, email, events, explain, init, migrate, rejections,
-    replays, reprocess, schema, send, stats, tail, test, token, verify,
+    replays, reprocess, schema, send, stats, tail, test, token, verify, verify_data,
 };
 use crate::list::note;
 use crate::run::{dev, serve};
@@ -60,6 +60,7 @@ enum Command {
     Migrate(migrate::Arguments),
     Backup(backup::Backup),
     Restore(backup::Restore),
+    VerifyData(verify_data::Arguments),
 }
 
 /// Makes new files private: they contain customers' data. Those of `init` belong to the user's project.
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Backup(arguments) => backup::backup(&arguments),
         Command::Restore(arguments) => backup::restore(&arguments),
+        Command::VerifyData(arguments) => verify_data::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -70,6 +70,47 @@ fn a_backup_of_a_running_pipeline_can_be_restored() {
     assert_eq!(left, [".hookmill", "copy", "hookmill.toml", "restored", "templates"]);
 }
 
+#[test]
+fn damage_in_a_data_folder_is_found() {
+    let example = with_example();
+    let folder = example.path();
+    hookmill(folder, &["migrate"]);
+    let verify = || shown(folder, &["verify-data"]);
+    let mut found = vec![verify()];
+    let file = folder.join(".hookmill/data.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    database
+        .execute_batch(
+            r#"INSERT INTO dead_letters (id, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, message)
+            VALUES ('a', 'refused', 'no', 'f', 1, 0, 0, '{"v":1,"body":{"object":{"key":"s/1","bytes":9}}}')"#,
+        )
+        .unwrap();
+    let root: i64 = database
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'dead_letters'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    drop(database);
+    found.push(verify());
+    let bodies = folder.join(".hookmill/bodies/s");
+    std::fs::create_dir_all(&bodies).unwrap();
+    for body in ["torn", "the whole"] {
+        std::fs::write(bodies.join("1"), body).unwrap();
+        found.push(verify());
+    }
+    insta::assert_snapshot!(found.concat());
+    // The page of the letters.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let page = usize::try_from((root - 1) * 4096).unwrap();
+    bytes[page..page + 512].fill(0xFF);
+    std::fs::write(&file, bytes).unwrap();
+    let output = hookmill(folder, &["verify-data", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["whole"], false);
+    assert!(found["problems"][0].as_str().unwrap().starts_with("data.db: "), "{found}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_in_a_backup_is_refused_by_name() {

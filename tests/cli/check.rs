@@ -207,14 +207,14 @@ fn the_tests_in_the_document_pass_and_failing_ones_show_the_actual_result() {
     exit code 1
     --- stdout
     --- stderr
-    error: hookmill.toml:305:5: test "who signs up is a user, and welcome".expect[0]: `users` is not as expected
-      - banned = true
+    error: hookmill.toml:305:5: test "who signs up is a user, and welcome".expect[0]: `users` is not as expected (-: expected, +: found)
+      - banned = 1
       + banned = 0
       - email = "bob@example.com"
       + email = "ada@example.com"
         id = "user_1"
         last_name = {"exists":false}
-    error: hookmill.toml:306:5: test "who signs up is a user, and welcome".expect[1]: the email is not as expected
+    error: hookmill.toml:306:5: test "who signs up is a user, and welcome".expect[1]: the email is not as expected (-: expected, +: found)
         template = "welcome"
       - to = "bob@example.com"
       + to = ["ada@example.com"]
@@ -853,6 +853,8 @@ set = { a = "data.email_addresses[id = data.primary_email_address_id].emial_addr
       hint: did you mean `email_address`?
     warning: hookmill.toml:53:163: rule "user".set.d: no sample of `user.created` has `d`
     warning: hookmill.toml:53:172: rule "user".set.e: no sample of `user.created` has `e`
+    note: hookmill.toml:16:9: rule "paid".table: rules write this table for events of `clerk` and `stripe`
+      hint: if two of their events have the same version and the same id, the later arrival counts; if their objects are different ones, add the source to the key: { event = "source" }
     hookmill.toml: 2 sources and 36 rules, no errors, 15 warnings
     "#);
     assert_eq!(hookmill(folder.path(), &["check", "--deny-warnings"]).status.code(), Some(1));
@@ -1240,7 +1242,7 @@ expect = { table = "customers", row = { id = "cus_1", email = "a@example.com", t
     --- stderr
     warning: hookmill.toml:14:22: rules[0].set.tax_exempt: no sample of `customer.created`, `customer.updated` has `data.object.tax_exmept`
       hint: did you mean `tax_exempt`?
-    error: hookmill.toml:23:10: test "it is set".expect: `customers` is not as expected
+    error: hookmill.toml:23:10: test "it is set".expect: `customers` is not as expected (-: expected, +: found)
         email = "a@example.com"
         id = "cus_1"
       - tax_exempt = "reverse"
@@ -1556,6 +1558,8 @@ set = { a = "customer", b = "email", c = "reason", d = "status", e = "ip" }
       hint: did you mean `title`?
     warning: hookmill.toml:58:8: rule "bounces": `sendgrid` has no event of type `bonuce`
       hint: did you mean `bounce`?
+    note: hookmill.toml:33:9: rule "texts".table: rules write this table for events of `any` and `github` and `sendgrid` and `twilio`
+      hint: if two of their events have the same version and the same id, the later arrival counts; if their objects are different ones, add the source to the key: { event = "source" }
     hookmill.toml: 6 sources and 35 rules, no errors, 4 warnings
     "#);
 }

@@ -155,7 +155,7 @@ impl Drop for Dev {
 
 #[test]
 fn help_lists_the_commands() {
-    insta::assert_snapshot!(shown(folder(), &["--help"]), @"
+    insta::assert_snapshot!(shown(folder(), &["--help"]), @r#"
     exit code 0
     --- stdout
     Receives webhooks and applies each event exactly once.
@@ -187,6 +187,7 @@ fn help_lists_the_commands() {
       migrate       Apply pending migrations to the database
       backup        Copy the data folder into a new folder; Hookmill may be running
       restore       Create a data folder from a backup
+      verify-data   Check the files of a data folder for damage; Hookmill may be running
       help          Print this message or the help of the given subcommand(s)
 
     Options:
@@ -196,7 +197,7 @@ fn help_lists_the_commands() {
       -V, --version
               Print version
     --- stderr
-    ");
+    "#);
     assert_eq!(hookmill(folder(), &["nonsense"]).status.code(), Some(2));
 }
 

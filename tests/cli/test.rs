@@ -203,7 +203,7 @@ expect = { table = "spent", rows = 1 }
     failed: a dead letter that nothing else shows
     failed: no rule
     --- stderr
-    error: hookmill.toml:140:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected
+    error: hookmill.toml:140:11: test "a dead letter explains what is missing".expect[0]: `spent` is not as expected (-: expected, +: found)
         customer = "cus_1"
       - total = 5000
       + total = 4900

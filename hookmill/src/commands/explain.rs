@@ -426,13 +426,16 @@ impl RuleOf {
                 let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
                 (Some(format!("`on` matches only {}", on.join(", "))), Vec::new(), Vec::new())
             }
-            RuleResult::Unfulfilled { path, found } => {
-                let found = if found == "null" { "nothing" } else { found };
-                (
-                    Some(format!("`when` does not match: the value at `{path}` is {found}")),
-                    Vec::new(),
-                    Vec::new(),
-                )
+            RuleResult::Unfulfilled(values) => {
+                let values: Vec<_> = values
+                    .iter()
+                    .map(|(path, found)| {
+                        let found = if found == "null" { "nothing" } else { found };
+                        format!("the value at `{path}` is {found}")
+                    })
+                    .collect();
+                let reason = format!("`when` does not match: {}", values.join(", and "));
+                (Some(reason), Vec::new(), Vec::new())
             }
             RuleResult::Nothing(why) => (Some((*why).to_owned()), Vec::new(), Vec::new()),
             RuleResult::Failed(error) => (Some(error.clone()), sql(), Vec::new()),

@@ -81,9 +81,38 @@ pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
     });
     let versions = newest.map(|newest| &newest.version).filter(|value| of_user(&value.place()));
     let mut notes: Vec<_> = versions.filter_map(cost_of_version).collect();
+    notes.extend(tables_of_several_sources(&loaded.config.rules));
     notes.sort();
     notes.dedup();
     notes
+}
+
+/// The ids of events are unique only within their source.
+fn tables_of_several_sources(rules: &[RuleDecl]) -> Vec<ConfigError> {
+    let mut tables = BTreeMap::<&str, (BTreeSet<&str>, &Located<String>)>::new();
+    for rule in rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let is_source = |(_, value): &(_, Located<ValueDecl>)| {
+            matches!(value.value, ValueDecl::Event(EventField::Source) | ValueDecl::Constant(_))
+        };
+        if decl.newest().is_none() || decl.key.iter().any(is_source) {
+            continue;
+        }
+        let (sources, _) =
+            tables.entry(&decl.table.value).or_insert_with(|| (BTreeSet::new(), &decl.table));
+        sources.extend(rule.on.iter().map(|on| on.source.as_str()));
+    }
+    let several = tables
+        .into_values()
+        .filter(|(sources, table)| sources.len() > 1 && of_user(&table.place()));
+    let note = |(sources, table): (BTreeSet<&str>, &Located<String>)| {
+        let sources: Vec<_> = sources.into_iter().map(|source| format!("`{source}`")).collect();
+        let problem = format!("rules write this table for events of {}", sources.join(" and "));
+        table.error(problem).hint(
+            "if two of their events have the same version and the same id, the later arrival counts; if their objects are different ones, add the source to the key: { event = \"source\" }",
+        )
+    };
+    several.map(note).collect()
 }
 
 /// The cost of a version that the body does not have.

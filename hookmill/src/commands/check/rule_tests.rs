@@ -184,10 +184,24 @@ impl Trial<'_> {
                 && keys.iter().all(|key| same(&row[*key], found.get(*key).unwrap_or(&Value::Null)))
         };
         Err(Wrong::Found(match rows.iter().find(meant) {
-            Some(found) => format!("`{table}` is not as expected\n{}", difference(row, found)),
+            Some(found) => format!(
+                "`{table}` is not as expected (-: expected, +: found)\n{}",
+                difference(row, found)
+            ),
             None if rows.is_empty() => format!("`{table}` has no rows"),
             None => {
-                format!("`{table}` has no such row; it has\n{}", first(&rows))
+                // A column that the test names is shown even if it has no value.
+                let with_null = |mut found: Row| {
+                    for name in row.keys() {
+                        found.entry(name.clone()).or_insert(Value::Null);
+                    }
+                    found
+                };
+                let rows: Vec<_> = rows.into_iter().take(SHOWN).map(with_null).collect();
+                let shown =
+                    rows.iter().map(|found| shown_with(found, |name| row.contains_key(name)));
+                let shown = shown.collect::<Vec<_>>().join("\n");
+                format!("`{table}` has no such row; it has\n{shown}")
             }
         }))
     }
@@ -218,7 +232,10 @@ impl Trial<'_> {
         }
         Err(Wrong::Found(match found.as_slice() {
             [] => format!("no {what} is sent"),
-            [one] => format!("the {what} is not as expected\n{}", difference(content, one)),
+            [one] => format!(
+                "the {what} is not as expected (-: expected, +: found)\n{}",
+                difference(content, one)
+            ),
             several => {
                 format!("no {what} is as expected; found\n{}", first(several))
             }
@@ -382,7 +399,12 @@ fn same(expected: &Value, found: &Value) -> bool {
 }
 
 fn shown(row: &Row) -> String {
-    let values = row.iter().filter(|(_, value)| !value.is_null());
+    shown_with(row, |_| false)
+}
+
+/// A row without the columns that have no value, except these.
+fn shown_with(row: &Row, is_shown: impl Fn(&str) -> bool) -> String {
+    let values = row.iter().filter(|(name, value)| !value.is_null() || is_shown(name));
     values.map(|(name, value)| format!("    {name} = {value}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -394,6 +416,11 @@ fn difference(expected: &Row, found: &Row) -> String {
         if same(value, found) {
             lines.push(format!("    {name} = {value}"));
         } else {
+            // As SQLite stores it.
+            let value = match value {
+                Value::Bool(value) => Value::from(i32::from(*value)),
+                value => value.clone(),
+            };
             lines.push(format!("  - {name} = {value}"));
             lines.push(format!("  + {name} = {found}"));
         }
