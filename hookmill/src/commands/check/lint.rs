@@ -840,7 +840,7 @@ impl<'k> Bodies<'k> {
     }
 }
 
-/// Whether one name is another with one typing error. A digit is none: `line1` and `line2` are two names.
+/// Whether two names differ by one typing error. Names that differ only in a digit, such as `line1` and `line2`, are both right.
 fn is_misspelling(name: &str, other: &str) -> bool {
     let letters = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
     distance(name, other) == 1 && letters(name) != letters(other)
