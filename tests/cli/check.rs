@@ -1066,6 +1066,49 @@ add = { total = { integer = "data.object.total" } }
 }
 
 #[test]
+fn a_column_that_a_deletion_may_lack_is_a_warning() {
+    let rule = r#"
+[sources.shop]
+scheme = "token"
+secrets = ["env:SHOP_TOKEN"]
+signature = { header = "X-Token" }
+event = { id = "id", type = "type" }
+
+[[rules]]
+name = "orders"
+on = "shop:order.*"
+table = "orders"
+key = { id = "order.id" }
+version = "order.version"
+set = { state = "order.state", note = "order.note", source = { value = "shop" } }
+delete = "order.deleted"
+"#;
+    let table = format!(
+        "CREATE TABLE orders (id TEXT PRIMARY KEY, state TEXT NOT NULL, note TEXT, source TEXT NOT NULL, {GUARD}) STRICT;\n\
+         CREATE VIEW live_orders AS SELECT id, state FROM orders WHERE _deleted = 0;"
+    );
+    let folder = with_tables(rule, &table);
+    insta::assert_snapshot!(shown(folder.path(), &["check"]), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    warning: hookmill.toml:24:9: rule "orders".set.state: the column `state` is NOT NULL, and a deletion may lack its value
+      hint: such an event becomes a dead letter; allow NULL in the column, or add a test with an event that deletes
+    hookmill.toml: 3 sources and 32 rules, no errors, 1 warning
+    "#);
+    // Known from a test, the deletion has what the column needs.
+    let file = folder.path().join("hookmill.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let test = "[[tests]]\ngiven = { source = \"shop\", file = \"gone.json\" }\nexpect = { table = \"live_orders\", rows = 0 }\n";
+    std::fs::write(&file, config + test).unwrap();
+    let gone =
+        r#"{"id":"e1","type":"order.deleted","order":{"id":"o1","version":1,"state":"gone"}}"#;
+    std::fs::write(folder.path().join("gone.json"), gone).unwrap();
+    let found = crate::printed(folder.path(), &["check", "--json"]);
+    assert_eq!(found["warnings"], serde_json::json!([]));
+}
+
+#[test]
 fn a_column_that_respells_texts_is_a_warning() {
     let folder = with_tables(
         r#"

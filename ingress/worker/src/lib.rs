@@ -21,7 +21,7 @@ const BAKED: &[u8] = include_bytes!(env!("HOOKMILL_BAKED"));
 const BODY_BYTES: usize = 32 * 1024 * 1024;
 
 thread_local! {
-    /// Created by the first request: bindings, and secrets are some, change only with a deployment.
+    /// Created by the first request: bindings change only with a deployment, and secrets are bindings.
     static STAGE: OnceCell<Rc<Stage>> = const { OnceCell::new() };
 }
 
@@ -80,6 +80,8 @@ impl Platform for Cloudflare {
     }
 }
 
+/// What requests share; the first one creates it.
+///
 /// # Errors
 ///
 /// If a binding is missing.

@@ -192,11 +192,10 @@ fn unprepared(
             EffectDecl::Table(table) => table.table.place(),
             _ => decl.name.place(),
         };
-        let cause = error.sqlite_error().map_or_else(|| error.to_string(), ToString::to_string);
-        let cause = match &error {
-            rusqlite::Error::SqliteFailure(_, Some(text)) => text.clone(),
-            rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-            _ => cause,
+        // The statement itself does not belong into the message.
+        let cause = match error {
+            rusqlite::Error::SqlInputError { msg, .. } => msg,
+            error => error.to_string(),
         };
         let problem = place.error(format!("the database refuses the rule's statements: {cause}"));
         faults.push(problem.hint("a migration must change the table, or what refers to it"));
