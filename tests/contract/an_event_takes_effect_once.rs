@@ -1,7 +1,7 @@
 //! The ledger's row and the rules' rows are committed in one transaction, and the ledger's primary key decides.
 
 use hookmill_tests::Fault;
-use hookmill_tests::event::{Event, stripe};
+use hookmill_tests::event::{Event, signed, stripe};
 use serde_json::json;
 
 use super::super::platform::Pipeline;
@@ -76,4 +76,23 @@ fn every_rule_of_an_event_takes_effect_or_none_does() {
         [[json!("evt_good"), json!(1), json!(3)]]
     );
     assert_eq!(dead_letters(&pipeline), [[json!("evt_bad"), json!("refused"), json!(1)]]);
+}
+
+/// The parts of an id are joined with periods, which its parts may contain.
+#[test]
+fn ids_of_several_parts_are_told_apart() {
+    let pipeline = Pipeline::start();
+    let parts = [["a.b", "c"], ["a", "b.c"], ["a%2Eb", "c"], ["a", "b%2Ec"], ["a.b", "c"]];
+    for [account, number] in parts {
+        let body = json!({ "account": account, "number": number, "type": "made" }).to_string();
+        let signed = signed("joined", "made", "", None, body.as_bytes());
+        let response = pipeline.send(&signed.headers, "joined", &signed.body);
+        assert_eq!(response.status, 200, "{}", response.body);
+    }
+    pipeline.settle();
+    assert_eq!(
+        pipeline.sql("SELECT account, number, events FROM joined ORDER BY account, number"),
+        [["a", "b%2Ec"], ["a", "b.c"], ["a%2Eb", "c"], ["a.b", "c"]]
+            .map(|[account, number]| [json!(account), json!(number), json!(1)])
+    );
 }

@@ -288,3 +288,35 @@ fn order_of_arrival_does_not_matter_to_the_members_of_a_deleted_organization() {
         },
     );
 }
+
+/// An event about a team, or about a desk or a lamp with what it belongs to.
+fn owned(kind: &str, (n, created): (i64, i64), id: &str, owner: &str, entity: &str) -> Event {
+    let object = json!({ "id": id, "team": owner, "desk": owner });
+    stripe(&format!("test.{kind}"), &format!("evt_{n}_{entity}"), created, object)
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_row_whose_parent_has_a_deleted_parent() {
+    same_rows_in_every_order("lamps", "_deleted", &json!([1]), |entity| {
+        let (team, desk) = (&format!("team_{entity}"), &format!("desk_{entity}"));
+        [
+            owned("team.deleted", (1, 100), team, "", entity),
+            owned("desk.created", (2, 200), desk, team, entity),
+            owned("lamp.created", (3, 300), entity, "desk_elsewhere", entity),
+            owned("lamp.moved", (4, 400), entity, desk, entity),
+        ]
+    });
+}
+
+#[test]
+fn order_of_arrival_does_not_matter_to_a_row_whose_parent_leaves_a_deleted_parent() {
+    same_rows_in_every_order("lamps", "_deleted", &json!([0]), |entity| {
+        let (team, desk) = (&format!("team_{entity}"), &format!("desk_{entity}"));
+        [
+            owned("team.deleted", (1, 500), team, "", entity),
+            owned("desk.created", (2, 100), desk, team, entity),
+            owned("lamp.created", (3, 300), entity, desk, entity),
+            owned("desk.moved", (4, 400), desk, "team_that_stays", entity),
+        ]
+    });
+}

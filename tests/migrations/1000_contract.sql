@@ -118,3 +118,42 @@ CREATE TABLE spelled (
     _event_id TEXT NOT NULL,
     _deleted INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Counts by the parts of an event's id.
+CREATE TABLE joined (
+    account TEXT NOT NULL,
+    number TEXT NOT NULL,
+    events INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (account, number)
+) STRICT, WITHOUT ROWID;
+
+-- A lamp belongs to a desk, and a desk to a team.
+CREATE TABLE teams (
+    id TEXT NOT NULL PRIMARY KEY,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE desks (
+    id TEXT NOT NULL PRIMARY KEY,
+    team TEXT,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX desks_by_team ON desks (team);
+
+CREATE TABLE lamps (
+    id TEXT NOT NULL PRIMARY KEY,
+    desk TEXT,
+    _version INTEGER NOT NULL,
+    _precedence INTEGER NOT NULL,
+    _event_id TEXT NOT NULL,
+    _deleted INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX lamps_by_desk ON lamps (desk);
