@@ -36,7 +36,7 @@ use hookmill_core::time::Timestamp;
 use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::unsent::remove_unsent;
 use hookmill_dlq::{drain, record_rejections, status, sweep};
-use hookmill_native::rows;
+use hookmill_native::{plan_once, rows};
 use hookmill_providers::{Admitted, Verifier, development, sign};
 use hookmill_tests::{PRESETS, fixtures};
 
@@ -79,6 +79,8 @@ impl Counted {
                 scanned: prepared.get_status(StatementStatus::FullscanStep),
                 steps: prepared.get_status(StatementStatus::VmStep),
             });
+            let again = prepared.get_status(StatementStatus::RePrepare);
+            assert_eq!(again, 0, "SQLite compiles this again for its parameters: {}", statement.sql);
         }
         transaction.commit()?;
         Ok(answers)
@@ -195,6 +197,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
     let loaded = hookmill_loader::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
     let mut database = Connection::open_in_memory().unwrap();
     hookmill_migrations::apply(&mut database, &loaded.migrations).unwrap();
+    plan_once(&database).unwrap();
     (loaded.consumers(), database)
 }
 
@@ -246,6 +249,7 @@ const BOUNDED: [&str; 6] =
 fn pipeline() -> Connection {
     let mut database = Connection::open_in_memory().unwrap();
     hookmill_migrations::apply(&mut database, &hookmill_migrations::own()[..1]).unwrap();
+    plan_once(&database).unwrap();
     database
 }
 

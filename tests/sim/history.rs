@@ -22,14 +22,16 @@ pub struct Event {
 }
 
 /// What events are about, and how often.
-const KINDS: [(usize, &str, &str); 10] = [
+const KINDS: [(usize, &str, &str); 12] = [
     (5, "shop", "thing.created"),
     (8, "shop", "thing.updated"),
     (1, "shop", "thing.deleted"),
     (4, "shop", "count.made"),
     (4, "shop", "gated.changed"),
     (1, "shop", "broken.made"),
-    (5, "shop", "mail.requested"),
+    (6, "shop", "mail.requested"),
+    (2, "shop", "address.bounced"),
+    (1, "shop", "address.returned"),
     (3, "shop", "text.requested"),
     (2, "shop", "track.requested"),
     (5, "billing", "customer.updated"),
@@ -52,7 +54,10 @@ impl Event {
             "count.made" => json!({ "id": format!("c{id}"), "amount": number }),
             "mail.requested" => {
                 let to = if choices.once_in(8) { "refused" } else { "u" };
-                json!({ "id": "m", "to": format!("{to}{number}@private.test"), "note": note })
+                json!({ "id": "m", "to": format!("{to}{id}@private.test"), "note": note })
+            }
+            "address.bounced" | "address.returned" => {
+                json!({ "id": "a", "email": format!("u{id}@private.test") })
             }
             "text.requested" => json!({ "id": "m", "to": format!("+1555019900{}", number % 10) }),
             "customer.updated" => json!({ "id": format!("cus_{id}"), "name": note }),
@@ -83,7 +88,7 @@ impl Event {
         (self.kind == "thing.deleted", self.created, &self.id)
     }
 
-    fn text(&self, member: &str) -> String {
+    pub fn text(&self, member: &str) -> String {
         self.object[member].as_str().unwrap_or_default().to_owned()
     }
 }
@@ -92,11 +97,12 @@ impl Event {
 pub type Tables = BTreeMap<&'static str, Vec<Vec<String>>>;
 
 /// The queries for the tables that the oracle knows.
-pub const TABLES: [(&str, &str); 5] = [
+pub const TABLES: [(&str, &str); 6] = [
     ("asked", "SELECT id, name FROM asked ORDER BY id"),
     ("counts", "SELECT id, CAST(events AS TEXT), CAST(amount AS TEXT) FROM counts ORDER BY id"),
     ("gated", "SELECT id, note, _event_id FROM gated ORDER BY id"),
     ("parts", "SELECT thing, id, note FROM parts ORDER BY thing, id"),
+    ("suppressions", "SELECT address FROM suppressions ORDER BY address"),
     ("things", "SELECT id, note, _event_id, CAST(_deleted AS TEXT) FROM things ORDER BY id"),
 ];
 
@@ -143,6 +149,16 @@ pub fn oracle(events: &[&Event], current: &BTreeMap<String, Value>) -> Tables {
             event.text("name")
         };
         put("asked", vec![id, name]);
+    }
+    let mut bounced = BTreeMap::<String, [i64; 2]>::new();
+    for event in events.iter().filter(|event| event.kind.starts_with("address.")) {
+        let times = bounced.entry(event.text("email")).or_default();
+        let newest = &mut times[usize::from(event.kind == "address.returned")];
+        *newest = event.created.max(*newest);
+    }
+    // Of one time, the bounce counts.
+    for (address, _) in bounced.into_iter().filter(|(_, [bounced, returned])| bounced >= returned) {
+        put("suppressions", vec![address]);
     }
     let mut counts = BTreeMap::<String, (i64, i64)>::new();
     for event in events.iter().filter(|event| event.kind == "count.made") {

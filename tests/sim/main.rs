@@ -5,6 +5,7 @@
 //!
 //! - `HOOKMILL_SIM_SEEDS=0..1000` chooses the seeds.
 //! - `HOOKMILL_SIM_CHOICES=1,0,2` runs one history.
+//! - `HOOKMILL_SIM_SHORTEN=no` reports a failing history as it is.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
@@ -18,14 +19,17 @@ mod simulation;
 mod world;
 
 use std::fmt::Write as _;
+use std::num::NonZero;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use choice::{Choices, shortened};
 use simulation::{Common, Outcome, run};
 
 /// The seeds of a plain run.
-const SEEDS: Range<u64> = 0..100;
+const SEEDS: Range<u64> = 0..1000;
 
 /// Runs a history. A panic is a violation too.
 fn outcome(common: &Common, choices: Choices, traced: bool) -> Outcome {
@@ -45,8 +49,10 @@ fn report(common: &Common, title: &str, failed: Outcome) -> String {
         let found = outcome(common, Choices::given(choices.to_vec()), false);
         found.violations.first().is_some_and(|violation| kind(violation) == first)
     };
-    let choices =
-        if failed.choices.is_empty() { Vec::new() } else { shortened(failed.choices, fails) };
+    let choices = match failed.choices {
+        choices if std::env::var("HOOKMILL_SIM_SHORTEN").is_ok_and(|value| value == "no") => choices,
+        choices => shortened(choices, fails),
+    };
     let Outcome { violations, trace, .. } = outcome(common, Choices::given(choices.clone()), true);
     let mut text = format!("{title}: {first}…\n\n{}\n", trace.join("\n"));
     let _ = writeln!(text, "\n{}", violations.join("\n"));
@@ -71,10 +77,33 @@ fn every_history_ends_well() {
         assert!(violations.is_empty(), "{}\n\n{}", trace.join("\n"), violations.join("\n"));
         return;
     }
-    for seed in seeds() {
-        let found = outcome(&common, Choices::from_seed(seed), false);
-        assert!(found.violations.is_empty(), "{}", report(&common, &format!("seed {seed}"), found));
+    if let Some((seed, found)) = first_failure(&common, seeds()) {
+        panic!("{}", report(&common, &format!("seed {seed}"), found));
     }
+}
+
+/// Runs the histories of these seeds on all cores, until one fails.
+fn first_failure(common: &Common, seeds: Range<u64>) -> Option<(u64, Outcome)> {
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(None);
+    let run = || {
+        while failed.lock().unwrap().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return;
+            }
+            let found = outcome(common, Choices::from_seed(seed), false);
+            if !found.violations.is_empty() {
+                failed.lock().unwrap().get_or_insert((seed, found));
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            threads.spawn(run);
+        }
+    });
+    failed.into_inner().unwrap()
 }
 
 fn same(one: &Outcome, other: &Outcome) {

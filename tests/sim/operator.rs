@@ -1,22 +1,38 @@
 //! What people do while the pipeline runs: replays, reprocessings, a gate that opens and closes, backups.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use hookmill_core::store::{Statement, StoreError};
 use hookmill_dlq::recover;
 use hookmill_dlq::replay::{
     LetterFilter, Turn, discard, plan_replay, replay_id, run_replay, turn_replay,
 };
 use hookmill_dlq::reprocess::{EventFilter, plan_reprocess, reprocess_id};
+use hookmill_native::plan_once;
 use rusqlite::{Connection, MAIN_DB};
 
-use crate::world::{World, now};
+use crate::world::{Queued, World, now};
 
-/// A copy of everything durable.
+/// A copy of everything durable, made in steps.
+#[derive(Default)]
 pub struct Backup {
     data: Vec<u8>,
-    queues: Vec<(&'static str, Vec<crate::world::Queued>)>,
-    objects: Vec<(String, (Vec<u8>, i64))>,
-    /// The events that were acknowledged by then.
-    pub acknowledged: Vec<String>,
+    queues: BTreeMap<&'static str, Vec<Queued>>,
+    objects: BTreeMap<String, (Vec<u8>, i64)>,
+    /// The events that had been acknowledged when it began.
+    pub acknowledged: BTreeSet<String>,
+    steps: usize,
+}
+
+impl Backup {
+    /// A backup that begins now.
+    pub fn of(acknowledged: BTreeSet<String>) -> Self {
+        Self { acknowledged, ..Self::default() }
+    }
+
+    pub const fn is_complete(&self) -> bool {
+        self.steps == 4
+    }
 }
 
 impl World {
@@ -93,21 +109,23 @@ impl World {
         }
     }
 
-    /// Copies the queue first, and then the data, as `hookmill backup` does.
-    pub fn back_up(&mut self, acknowledged: Vec<String>) -> Backup {
-        self.note(|| "backup".to_owned());
-        let queues = self.queues.iter().map(|(name, queued)| (*name, queued.clone())).collect();
-        let objects = self.objects.iter().map(|(key, body)| (key.clone(), body.clone())).collect();
-        let data = self.database.serialize(MAIN_DB).expect("there is memory").to_vec();
-        Backup { data, queues, objects, acknowledged }
+    /// Makes the next step of a backup, in the order of `hookmill backup`. Work goes on between two steps.
+    pub fn back_up(&mut self, backup: &mut Backup) {
+        self.note(|| format!("step {} of a backup", backup.steps));
+        match backup.steps {
+            0 => backup.queues = self.queues.clone(),
+            2 => backup.data = self.database.serialize(MAIN_DB).expect("there is memory").to_vec(),
+            _ => backup.objects.extend(self.objects.clone()),
+        }
+        backup.steps += 1;
     }
 
     /// Restores a backup. All machines have ended.
     pub fn restore(&mut self, backup: &Backup) {
         self.note(|| "restore".to_owned());
         self.database = opened(&backup.data);
-        self.queues = backup.queues.iter().cloned().collect();
-        self.objects = backup.objects.iter().cloned().collect();
+        self.queues = backup.queues.clone();
+        self.objects = backup.objects.clone();
         self.outside.forgotten = self.outside.delivered.keys().cloned().collect();
         self.applied.clear();
         self.change(recover(now()));
@@ -121,6 +139,7 @@ pub fn opened(content: &[u8]) -> Connection {
         .deserialize_read_exact(MAIN_DB, content, content.len(), false)
         .expect("it is a database");
     database.set_prepared_statement_cache_capacity(1024);
+    plan_once(&database).expect("it is an option");
     database.pragma_update(None, "foreign_keys", true).expect("it is a pragma");
     database
 }

@@ -1,7 +1,7 @@
 //! The world outside the stages: the clock, the store, the queue, the object store, and what they do wrong.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::fetch::{Fetch, FetchError};
+use hookmill_core::limits::MESSAGE_BYTES;
 use hookmill_core::log::Entry;
 use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
@@ -91,8 +92,11 @@ pub struct World {
     pub wait: Option<Wait>,
     /// What must not be in any log line.
     pub secrets: Vec<String>,
-    /// Events by source, id and generation that took effect.
-    pub applied: BTreeSet<(String, String, i64)>,
+    /// The ids of the events that took effect, each with the number of the look that found it first.
+    pub applied: BTreeMap<String, usize>,
+    looks: usize,
+    /// Whether anything durable has changed since the last look.
+    has_changed: bool,
     /// What must not have happened.
     pub violations: Vec<String>,
     /// The trace of the history, if its report needs one.
@@ -115,7 +119,9 @@ impl World {
             is_troubled: true,
             wait: None,
             secrets,
-            applied: BTreeSet::new(),
+            applied: BTreeMap::new(),
+            looks: 0,
+            has_changed: false,
             violations: Vec::new(),
             trace: None,
             messages: 0,
@@ -178,18 +184,37 @@ impl World {
                 *param = Param::Integer(CLOCK.get());
             }
         }
+        let changes = self.database.total_changes();
         let rows = transaction(&mut self.database, TransactionBehavior::Immediate, &statements)?;
-        self.look();
+        self.has_changed |= self.database.total_changes() != changes;
         Ok(rows)
     }
 
-    /// Records the events that have taken effect.
-    fn look(&mut self) {
-        let sql = "SELECT source, id, generation FROM events";
-        let mut events = self.database.prepare_cached(sql).expect("the table exists");
-        let event = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        let events = events.query_map([], event).expect("it is a query");
-        self.applied.extend(events.map(|event| event.expect("it is an event")));
+    /// Records the events that have taken effect. Returns `None` if nothing durable has changed since the last look, and
+    /// otherwise whether there are new ones.
+    pub fn look(&mut self) -> Option<bool> {
+        if !std::mem::take(&mut self.has_changed) {
+            return None;
+        }
+        self.looks += 1;
+        let before = self.applied.len();
+        for mut row in self.rows("SELECT id FROM events WHERE generation = 0") {
+            self.applied.entry(row.remove(0)).or_insert(self.looks);
+        }
+        Some(self.applied.len() > before)
+    }
+
+    /// Whether a message on a queue is about this event.
+    pub fn is_queued(&self, id: &str) -> bool {
+        let id = format!("\"{id}\"");
+        self.queues.values().flatten().any(|queued| queued.text.contains(&id))
+    }
+
+    /// Whether anything still needs this body.
+    fn is_needed(&self, key: &str) -> bool {
+        let kept = "SELECT body_key FROM event_messages WHERE body_key IS NOT NULL
+             UNION SELECT body_key FROM dead_letters WHERE body_key IS NOT NULL";
+        self.rows(kept).iter().any(|row| row[0] == key)
     }
 
     /// The texts of a query.
@@ -209,6 +234,9 @@ impl World {
     }
 
     fn put(&mut self, name: QueueName, text: String) {
+        if text.len() > MESSAGE_BYTES {
+            self.violated(format!("a message of {} bytes, which no queue takes", text.len()));
+        }
         self.messages += 1;
         let (id, time) = (self.messages, self.time);
         let late = if self.is_troubled && self.choices.once_in(10) {
@@ -281,7 +309,10 @@ impl World {
                 queue[place].lease = None;
             }
             Verdict::Ack | Verdict::Bury if is_repeated => queue[place].lease = None,
-            Verdict::Ack | Verdict::Bury => drop(queue.remove(place)),
+            Verdict::Ack | Verdict::Bury => {
+                queue.remove(place);
+                self.has_changed = true;
+            }
         }
     }
 }
@@ -406,6 +437,9 @@ impl Objects for Machine {
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         let delete = |world: &mut World| {
+            if world.is_needed(key) {
+                world.violated(format!("the body {key} is removed, and still needed"));
+            }
             world.objects.remove(key);
             Ok(())
         };

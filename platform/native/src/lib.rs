@@ -33,7 +33,7 @@ pub use metrics::{Metrics, StatusMetrics};
 pub use queue::{QueueName, QueueSender, Received, SqliteQueue, queue_backlogs};
 pub use rate_limits::RateLimits;
 pub use reader::Reader;
-pub use sqlite::{Sqlite, rows, transaction};
+pub use sqlite::{Sqlite, plan_once, rows, transaction};
 
 use hookmill_core::time::Timestamp;
 

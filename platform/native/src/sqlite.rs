@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hookmill_core::panics::{Panicked, caught};
 use hookmill_core::store::{Param, Row, Rows, Statement, Store, StoreError, read_json};
+use rusqlite::config::DbConfig;
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use serde_json::Value;
@@ -102,7 +103,18 @@ pub(crate) fn open(path: &Path, page_bytes: u32) -> rusqlite::Result<Connection>
     database.pragma_update(None, "foreign_keys", true)?;
     database.busy_timeout(BUSY)?;
     database.set_prepared_statement_cache_capacity(STATEMENTS);
+    plan_once(&database)?;
     Ok(database)
+}
+
+/// Makes SQLite plan each statement once. Otherwise it compiles some statements again for every value of a parameter, such as a
+/// limit. <https://www.sqlite.org/c3ref/c_dbconfig_defensive.html#sqlitedbconfigenableqpsg>
+///
+/// # Errors
+///
+/// If SQLite fails.
+pub fn plan_once(database: &Connection) -> rusqlite::Result<()> {
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 impl Sqlite {
@@ -282,6 +294,7 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags)?;
     reader.busy_timeout(BUSY)?;
+    plan_once(&reader)?;
     Ok(reader)
 }
 
