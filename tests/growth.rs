@@ -80,7 +80,11 @@ impl Counted {
                 steps: prepared.get_status(StatementStatus::VmStep),
             });
             let again = prepared.get_status(StatementStatus::RePrepare);
-            assert_eq!(again, 0, "SQLite compiles this again for its parameters: {}", statement.sql);
+            assert_eq!(
+                again, 0,
+                "SQLite compiles this again for its parameters: {}",
+                statement.sql
+            );
         }
         transaction.commit()?;
         Ok(answers)

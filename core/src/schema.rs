@@ -30,8 +30,10 @@ impl Schema {
 /// One table or view. A view has only columns.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Table {
-    /// Its columns, in order.
+    /// The columns that can be written, in order.
     pub columns: Vec<TableColumn>,
+    /// The names of the columns that SQLite computes, `GENERATED ALWAYS AS`.
+    pub generated: Vec<String>,
     /// Columns that are unique together, besides the primary key.
     pub unique: Vec<Vec<String>>,
     /// The columns of each index, the primary key's included, in its order.
@@ -133,6 +135,11 @@ pub const OWN_TABLES: [&str; 25] = [
 ];
 
 impl Table {
+    /// The names of all columns.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| &column.name).chain(&self.generated).map(String::as_str)
+    }
+
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&TableColumn> {
         self.columns.iter().find(|column| column.name == name)

@@ -10,7 +10,7 @@ use hookmill_core::delivery::Delivery;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified, encode};
 use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::request::Request;
-use hookmill_core::schema::Schema;
+use hookmill_core::schema::{Schema, Table};
 use hookmill_core::store::{Statement, Store as _, StoreError, answer, read_json};
 use hookmill_core::time::Timestamp;
 use hookmill_loader::Loaded;
@@ -94,9 +94,9 @@ impl<'l> Trial<'l> {
 
     /// The query for every row of a table or view as a JSON object.
     pub fn select(&self, table: &str) -> String {
-        let columns = self.schema.relation(table).into_iter().flat_map(|table| &table.columns);
-        let columns = columns.map(|column| {
-            let (name, value) = (literal(&column.name), quoted(&column.name));
+        let columns = self.schema.relation(table).into_iter().flat_map(Table::names);
+        let columns = columns.map(|name| {
+            let (name, value) = (literal(name), quoted(name));
             // JSON has neither bytes nor an infinity.
             format!(
                 "{name}, CASE WHEN typeof({value}) = 'blob' THEN hex({value}) \

@@ -198,6 +198,8 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
         "SELECT part.name FROM pragma_index_list(?1) AS list JOIN pragma_index_xinfo(list.name) AS part
          WHERE list.origin = 'pk' AND part.key = 1 AND part.coll <> 'BINARY'",
     )?;
+    let mut generated =
+        database.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
     let mut definitions = database.prepare("SELECT sql FROM sqlite_schema WHERE name = ?1")?;
     let table = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?));
     for table in tables.query_map([], table)? {
@@ -224,12 +226,15 @@ pub fn schema(database: &Connection) -> rusqlite::Result<Schema> {
                 folding.push(column.name.clone());
             }
         }
+        let generated =
+            generated.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let definition: String = definitions.query_row([&name], |row| row.get(0))?;
         let definition = definition.to_ascii_uppercase();
         let mut conflicts = definition.split("ON CONFLICT").skip(1).map(str::trim_start);
         let drops_rows =
             conflicts.any(|rest| ["REPLACE", "IGNORE"].iter().any(|word| rest.starts_with(word)));
-        schema.tables.insert(name, Table { columns, unique, indexes: all, folding, drops_rows });
+        let table = Table { columns, generated, unique, indexes: all, folding, drops_rows };
+        schema.tables.insert(name, table);
     }
     for name in views.query_map([], |row| row.get::<_, String>(0))? {
         let name = name?;

@@ -124,16 +124,16 @@ fn tests_are_listed_and_selected() {
     "#);
 }
 
-/// Applications read views, so tests can too.
+/// Applications read views and generated columns, so tests can too.
 #[test]
-fn a_test_can_expect_rows_of_a_view() {
+fn a_test_can_expect_what_a_database_computes() {
     let folder = with_tests(
         r#"
 [[tests]]
 name = "a plan"
 before = { table = "accounts", row = { id = 1, customer = "cus_1" } }
 given = { source = "stripe", file = "subscribed.json" }
-expect = [{ table = "live_accounts", row = { customer = "cus_1", plan = "team" } }, { table = "live_accounts", rows = 1 }]
+expect = [{ table = "live_accounts", row = { customer = "cus_1", plan = "team" } }, { table = "live_accounts", rows = 1 }, { table = "accounts", row = { label = "TEAM" } }]
 
 [[tests]]
 name = "no such column"
@@ -142,21 +142,23 @@ expect = { table = "live_accounts", row = { vip = true } }
 "#,
     );
     let migration = folder.path().join("app/1001_views.sql");
-    let view =
-        "CREATE VIEW live_accounts AS SELECT customer, plan FROM accounts WHERE _deleted IS NOT 1;";
+    let view = "ALTER TABLE accounts ADD COLUMN label TEXT GENERATED ALWAYS AS (upper(plan));
+         CREATE VIEW live_accounts AS SELECT customer, plan FROM accounts WHERE _deleted IS NOT 1;";
     std::fs::write(&migration, view).unwrap();
     insta::assert_snapshot!(shown(folder.path(), &["test"]), @r#"
     exit code 1
     --- stdout
-    passed: a plan
+    failed: a plan
     failed: no such column
     --- stderr
+    error: hookmill.toml:141:124: test "a plan".expect[2]: `accounts` has no column `label`
+      hint: possible here: `id`, `customer`, `plan`, `vip`, `_version`, `_precedence`, `_event_id`, `_deleted`
     error: hookmill.toml:146:10: test "no such column".expect: `live_accounts` has no column `vip`
       hint: possible here: `customer`, `plan`
-    error: 1 of 2 tests failed
+    error: 2 of 2 tests failed
     "#);
     // SQLite creates a view without reading it.
-    std::fs::write(&migration, view.replace("plan", "plans")).unwrap();
+    std::fs::write(&migration, view.replace("customer, plan", "customer, plans")).unwrap();
     insta::assert_snapshot!(shown(folder.path(), &["check"]), @"
     exit code 1
     --- stdout

@@ -92,7 +92,10 @@ fn ids_of_several_parts_are_told_apart() {
     pipeline.settle();
     assert_eq!(
         pipeline.sql("SELECT account, number, events FROM joined ORDER BY account, number"),
-        [["a", "b%2Ec"], ["a", "b.c"], ["a%2Eb", "c"], ["a.b", "c"]]
-            .map(|[account, number]| [json!(account), json!(number), json!(1)])
+        [["a", "b%2Ec"], ["a", "b.c"], ["a%2Eb", "c"], ["a.b", "c"]].map(|[account, number]| [
+            json!(account),
+            json!(number),
+            json!(1)
+        ])
     );
 }

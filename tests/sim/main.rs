@@ -50,7 +50,9 @@ fn report(common: &Common, title: &str, failed: Outcome) -> String {
         found.violations.first().is_some_and(|violation| kind(violation) == first)
     };
     let choices = match failed.choices {
-        choices if std::env::var("HOOKMILL_SIM_SHORTEN").is_ok_and(|value| value == "no") => choices,
+        choices if std::env::var("HOOKMILL_SIM_SHORTEN").is_ok_and(|value| value == "no") => {
+            choices
+        }
         choices => shortened(choices, fails),
     };
     let Outcome { violations, trace, .. } = outcome(common, Choices::given(choices.clone()), true);

@@ -1,7 +1,7 @@
 //! The world outside the stages: the clock, the store, the queue, the object store, and what they do wrong.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,6 +12,7 @@ use hookmill_core::delivery::{Delivery, Verdict};
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::limits::MESSAGE_BYTES;
 use hookmill_core::log::Entry;
+use hookmill_core::message::{BodyForm, Envelope, decode};
 use hookmill_core::objects::{ObjectError, Objects, StoredObject};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
 use hookmill_core::queue::{Backlog, Queue, QueueError};
@@ -72,8 +73,8 @@ pub struct Queued {
 
 /// The time for which a queue waits for a verdict.
 const LEASE: i64 = 300_000;
-/// The number of deliveries after which a queue gives up a message.
-const DELIVERIES: u32 = 100;
+/// The number of deliveries after which a queue gives up a message: that of `wrangler.toml`, or a low one.
+const DELIVERIES: [u32; 2] = [100, 5];
 
 /// Everything that the stages share, and what they cannot see.
 pub struct World {
@@ -95,6 +96,8 @@ pub struct World {
     /// The ids of the events that took effect, each with the number of the look that found it first.
     pub applied: BTreeMap<String, usize>,
     looks: usize,
+    /// The objects that Hookmill gave up fetching.
+    pub unfetched: BTreeSet<String>,
     /// Whether anything durable has changed since the last look.
     has_changed: bool,
     /// What must not have happened.
@@ -102,11 +105,13 @@ pub struct World {
     /// The trace of the history, if its report needs one.
     pub trace: Option<Vec<String>>,
     messages: u64,
+    deliveries: u32,
 }
 
 impl World {
-    pub fn new(choices: Choices, database: Connection, secrets: Vec<String>) -> Self {
+    pub fn new(mut choices: Choices, database: Connection, secrets: Vec<String>) -> Self {
         CLOCK.set(START);
+        let deliveries = DELIVERIES[usize::from(choices.once_in(4))];
         let queues = QueueName::ALL.map(|name| (name.prefix(), Vec::new())).into();
         Self {
             choices,
@@ -121,10 +126,12 @@ impl World {
             secrets,
             applied: BTreeMap::new(),
             looks: 0,
+            unfetched: BTreeSet::new(),
             has_changed: false,
             violations: Vec::new(),
             trace: None,
             messages: 0,
+            deliveries,
         }
     }
 
@@ -187,7 +194,22 @@ impl World {
         let changes = self.database.total_changes();
         let rows = transaction(&mut self.database, TransactionBehavior::Immediate, &statements)?;
         self.has_changed |= self.database.total_changes() != changes;
+        self.look_at_fetch(&statements);
         Ok(rows)
+    }
+
+    /// Records the end of a fetch. Without rows, Hookmill gave up, and the order of ids decides.
+    fn look_at_fetch(&mut self, statements: &[Statement]) {
+        let Some((done, rows)) = statements.split_last() else { return };
+        if let [_, Param::Text(path), ..] = done.params.as_slice()
+            && done.sql.starts_with("-- the object was fetched")
+            && let Some((_, object)) = path.rsplit_once('/')
+        {
+            match rows {
+                [] => drop(self.unfetched.insert(object.to_owned())),
+                _ => drop(self.unfetched.remove(object)),
+            }
+        }
     }
 
     /// Records the events that have taken effect. Returns `None` if nothing durable has changed since the last look, and
@@ -210,11 +232,21 @@ impl World {
         self.queues.values().flatten().any(|queued| queued.text.contains(&id))
     }
 
-    /// Whether anything still needs this body.
+    /// Whether a row still needs this body, or a message about an event that has not taken effect.
     fn is_needed(&self, key: &str) -> bool {
         let kept = "SELECT body_key FROM event_messages WHERE body_key IS NOT NULL
              UNION SELECT body_key FROM dead_letters WHERE body_key IS NOT NULL";
-        self.rows(kept).iter().any(|row| row[0] == key)
+        let is_first = |id: &str| {
+            let seen = self.rows("SELECT id FROM events WHERE generation = 0");
+            !seen.iter().any(|row| row[0] == id)
+        };
+        let waits = |queued: &Queued| match decode(&queued.text).ok().map(|sent| sent.envelope) {
+            Some(Envelope { id, generation: 0, body: BodyForm::Object(check), .. }) => {
+                check.key == key && is_first(&id)
+            }
+            _ => false,
+        };
+        self.rows(kept).iter().any(|row| row[0] == key) || self.queues.values().flatten().any(waits)
     }
 
     /// The texts of a query.
@@ -274,7 +306,7 @@ impl World {
             if !is_taken || (self.is_troubled && self.choices.once_in(4)) {
                 return true;
             }
-            if queued.attempts >= DELIVERIES {
+            if queued.attempts >= self.deliveries {
                 given_up.push(queued.text.clone());
                 return false;
             }

@@ -8,6 +8,7 @@ mod arrows;
 mod bench;
 mod build;
 mod dev;
+mod faults;
 mod schema;
 mod shell;
 mod test;
@@ -51,11 +52,15 @@ enum Command {
     },
     /// Install what the tests need and run all of them
     Test(test::Arguments),
-    /// Run simulated histories of the pipeline, in release mode
+    /// Run simulated histories of the pipeline
     Sim {
         /// The number of seeds.
         #[arg(long, default_value_t = 1_000)]
         seeds: u64,
+        /// Put faults into a copy of the code, one at a time, and show which history finds each. `--faults NAME` tries those with
+        /// this text in their names.
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+        faults: Option<String>,
     },
     /// Measure both platforms, as ratios to references in the same run
     Bench(bench::Arguments),
@@ -73,7 +78,8 @@ fn main() -> ExitCode {
         Command::Wrangler { arguments } => Tools::install()
             .and_then(|tools| shell::become_program(tools.wrangler().args(arguments))),
         Command::Test(arguments) => test::run(&arguments),
-        Command::Sim { seeds } => test::sim(seeds),
+        Command::Sim { seeds, faults: None } => test::sim(seeds),
+        Command::Sim { seeds, faults: Some(named) } => faults::find(&named, seeds),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Schema => schema::run(),
     };

@@ -230,7 +230,8 @@ pub fn sim(seeds: u64) -> anyhow::Result<()> {
     let mut test = cargo();
     test.args([
         "test",
-        "--release",
+        "--profile",
+        "sim",
         "--package",
         "hookmill-tests",
         "--test",

@@ -563,6 +563,9 @@ fn check_columns(rule: &TableDecl, unset: &[&str], table: &Table, errors: &mut V
             errors.push(
                 error.hint("remove it; its value follows from `version`, `tie` and `delete`"),
             );
+        } else if table.generated.contains(&name.value) {
+            let error = name.error(format!("`{}` is a generated column", name.value));
+            errors.push(error.hint("remove it; SQLite computes its value"));
         } else if table.column(&name.value).is_none() {
             let error =
                 name.error(format!("table `{}` has no column `{}`", rule.table.value, name.value));

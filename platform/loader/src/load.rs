@@ -326,7 +326,7 @@ mod tests {
         fs::create_dir(&app).unwrap();
         let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
         let sql = format!(
-            "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, {guard}, PRIMARY KEY (org, id)) STRICT;
+            "CREATE TABLE teams (org TEXT, id TEXT, name TEXT NOT NULL, size INTEGER, note TEXT, label TEXT AS (upper(name)), {guard}, PRIMARY KEY (org, id)) STRICT;
              CREATE TABLE tallies (id TEXT PRIMARY KEY, n INTEGER NOT NULL DEFAULT 0) STRICT;
              CREATE TABLE sums (id TEXT PRIMARY KEY, n REAL NOT NULL DEFAULT 0) STRICT;
              CREATE TABLE textual (id TEXT PRIMARY KEY, _version TEXT, _precedence INT, _event_id INTEGER, _deleted INTEGER) STRICT;
@@ -381,7 +381,7 @@ mod tests {
             table = "teams"
             key = { id = "id" }
             version = "v"
-            set = { nme = "n", _version = "v" }
+            set = { nme = "n", label = "n", _version = "v" }
 
             [[rules]]
             name = "precedence"
@@ -456,15 +456,17 @@ mod tests {
           hint: `key` must contain the whole primary key, and nothing else
         error: hookmill.toml:27:21: rule "columns".set.nme: table `teams` has no column `nme`
           hint: did you mean `name`?
-        error: hookmill.toml:27:32: rule "columns".set._version: Hookmill maintains `_version`
+        error: hookmill.toml:27:32: rule "columns".set.label: `label` is a generated column
+          hint: remove it; SQLite computes its value
+        error: hookmill.toml:27:45: rule "columns".set._version: Hookmill maintains `_version`
           hint: remove it; its value follows from `version`, `tie` and `delete`
-        error: hookmill.toml:32:21: rule "precedence".table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+        error: hookmill.toml:32:21: rule "precedence".table: rules `columns` and `precedence` both write `teams`, but only one of them sets `name`, `size`, `_version`, `label`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
         error: hookmill.toml:35:34: rule "precedence".tie.precedence: `nme` is not set by this rule
           hint: did you mean `name`?
         error: hookmill.toml:35:60: rule "precedence".tie.precedence.order: the list is empty
           hint: expected a list, weakest first
-        error: hookmill.toml:41:21: rule "other-columns".table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `nme`
+        error: hookmill.toml:41:21: rule "other-columns".table: rules `columns` and `other-columns` both write `teams`, but only one of them sets `name`, `note`, `_version`, `label`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
         error: hookmill.toml:49:21: rule "erases-what-cannot-be-null".table: column `name` is NOT NULL, but the rule does not set it
           hint: add `name` to `set`, or allow NULL in the column
@@ -476,14 +478,14 @@ mod tests {
           hint: count in a separate table
         error: hookmill.toml:61:20: rule "sets-without-a-version".name: the rule needs `version` or `add`
           hint: add what orders the events (version = "created"), or what to count (add = { total = 1 })
-        error: hookmill.toml:70:21: rule "adds-with-a-version".table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `nme`
+        error: hookmill.toml:70:21: rule "adds-with-a-version".table: rules `columns` and `adds-with-a-version` both write `teams`, but only one of them sets `name`, `size`, `_version`, `label`, `nme`
           hint: the newest event sets the whole row, so all rules of a table must set the same columns; move the others to a separate table
         error: hookmill.toml:74:21: rule "adds-with-a-version".add.note: a rule with a `version` cannot `add`
           hint: count in a separate table, with a rule without `version` and `set`
         error: hookmill.toml:79:21: rule "version-where-there-is-none".table: table `tallies` lacks _version, _precedence, _event_id, _deleted
           hint: a table with a version needs: _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL
         error: hookmill.toml:85:20: rule "adds-and-deletes".name: `delete`, `final`, `parents`, `tie`, `update` and `tombstone` need a `version`
-        19 errors in the configuration
+        20 errors in the configuration
         "#);
     }
 

@@ -163,13 +163,10 @@ impl Trial<'_> {
         table: &str,
         row: &Row,
     ) -> Result<(), Wrong> {
-        let columns = &self.known(expected, table)?.columns;
-        if let Some(name) =
-            row.keys().find(|name| columns.iter().all(|column| column.name != **name))
-        {
+        let known = self.known(expected, table)?;
+        if let Some(name) = row.keys().find(|name| known.names().all(|known| known != **name)) {
             let fault = expected.error(format!("`{table}` has no column `{name}`"));
-            let names = columns.iter().map(|column| column.name.as_str());
-            return Err(Wrong::Meant(fault.suggest(name, names)));
+            return Err(Wrong::Meant(fault.suggest(name, known.names())));
         }
         let rows = self.ask(&self.select(table)).await?;
         if rows.iter().any(|found| agrees(row, found)) {
@@ -177,7 +174,7 @@ impl Trial<'_> {
         }
         // If the test gives the key, the row with that key is compared.
         let keys: Vec<_> =
-            columns.iter().filter(|column| column.key).map(|column| &column.name).collect();
+            known.columns.iter().filter(|column| column.key).map(|column| &column.name).collect();
         let keyed = !keys.is_empty() && keys.iter().all(|key| row.contains_key(*key));
         let meant = |found: &&Row| {
             keyed
