@@ -79,6 +79,8 @@ struct Options {
     arguments: &'static [&'static str],
     /// The limit of file descriptors.
     descriptors: Option<u32>,
+    /// More of its environment.
+    environment: Vec<(&'static str, String)>,
 }
 
 /// The contract's configuration without `messages`, in its own folder.
@@ -127,6 +129,14 @@ impl Pipeline {
         Self::start_on(Arc::new(data), config, Arc::default(), Options::default())
     }
 
+    /// The same with more of an environment, in which `HOOKMILL_DISK_FOLDER` is its data folder.
+    pub fn forgetful_in(environment: Vec<(&'static str, String)>) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder can be made");
+        let config = forgetful_config(data.path());
+        let options = Options { environment, ..Options::default() };
+        Self::start_on(Arc::new(data), config, Arc::default(), options)
+    }
+
     /// Starts one on a backup, without `messages`.
     pub fn restored(backup: &Path) -> Self {
         Self::restored_with(backup, forgetful_config)
@@ -163,6 +173,17 @@ impl Pipeline {
         logs: Arc<Mutex<String>>,
         options: Options,
     ) -> Self {
+        Self::try_to_start_on(data, config, logs, options)
+            .unwrap_or_else(|logs| panic!("hookmill ended: {logs}"))
+    }
+
+    /// Returns the log of a process that ends instead.
+    fn try_to_start_on(
+        data: Arc<tempfile::TempDir>,
+        config: PathBuf,
+        logs: Arc<Mutex<String>>,
+        options: Options,
+    ) -> Result<Self, String> {
         // The file of an earlier process must not be taken for this one's.
         let _ = std::fs::remove_file(data.path().join("listening"));
         let mut command = match options.descriptors {
@@ -182,6 +203,8 @@ impl Pipeline {
             .arg("--data")
             .arg(data.path())
             .envs(secrets())
+            .env("HOOKMILL_DISK_FOLDER", data.path())
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             // The configuration names http://localhost; the test's server for the providers is the proxy.
             .env("HTTP_PROXY", format!("http://{}", options.outbound.unwrap_or(NOBODY)))
             .env("NO_PROXY", "")
@@ -191,7 +214,7 @@ impl Pipeline {
             .expect("hookmill can be run");
         let stderr = BufReader::new(child.stderr.take().expect("its stderr is piped"));
         let log = logs.clone();
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut log = log.lock().expect("no reader panics");
                 log.push_str(&line);
@@ -200,16 +223,42 @@ impl Pipeline {
         });
         let listening = data.path().join("listening");
         let address = eventually("the pipeline listens", || {
-            if let Ok(Some(status)) = child.try_wait() {
-                panic!("hookmill ended with {status}: {}", logs.lock().expect("no reader panics"));
+            if let Ok(Some(_)) = child.try_wait() {
+                return Some(None);
             }
-            let address = std::fs::read_to_string(&listening).ok()?.parse().ok()?;
-            std::net::TcpStream::connect(address).ok().map(|_| address)
+            let address: SocketAddr = std::fs::read_to_string(&listening).ok()?.parse().ok()?;
+            std::net::TcpStream::connect(address).ok().map(|_| Some(address))
         });
-        Self { child, address, config, data, logs, options }
+        match address {
+            Some(address) => Ok(Self { child, address, config, data, logs, options }),
+            None => {
+                reading.join().expect("it only reads");
+                let log = logs.lock().expect("no reader panics").clone();
+                Err(log)
+            }
+        }
     }
 
-    /// Kills the process, like a power failure, changes its data, and starts another on them.
+    /// Kills the process, changes its files, and starts another on them, in this environment. Returns the log if that one ends.
+    ///
+    /// # Errors
+    ///
+    /// If it ends before it listens.
+    pub fn stop_and_restart(
+        &mut self,
+        environment: Vec<(&'static str, String)>,
+        change: impl FnOnce(&Path),
+    ) -> Result<(), String> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        change(self.data.path());
+        let options = Options { environment, ..self.options.clone() };
+        let (data, config) = (self.data.clone(), self.config.clone());
+        *self = Self::try_to_start_on(data, config, Arc::default(), options)?;
+        Ok(())
+    }
+
+    /// Kills the process, changes its data, and starts another on them.
     pub fn kill_and_restart(&mut self, change: impl FnOnce(&Connection)) {
         let _ = self.child.kill();
         let _ = self.child.wait();

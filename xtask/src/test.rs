@@ -46,6 +46,13 @@ pub enum Step {
     Deploy,
 }
 
+impl Step {
+    /// Whether it leaves a core idle for most of its time, so that it runs beside others like it.
+    const fn is_slow_alone(self) -> bool {
+        matches!(self, Self::Fuzz | Self::Sdk | Self::Browser | Self::Deploy)
+    }
+}
+
 /// Packages that are for Workers only.
 const WORKERS: [&str; 4] = [
     "hookmill-cloudflare",
@@ -70,6 +77,10 @@ const INGRESS_KIB: f64 = 140.0;
 /// If something fails, or cannot be installed.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let steps = if arguments.steps.is_empty() { Step::value_variants() } else { &arguments.steps };
+    let (last, first): (Vec<Step>, Vec<Step>) = match steps {
+        [_] => (Vec::new(), steps.to_vec()),
+        _ => steps.iter().partition(|step| step.is_slow_alone()),
+    };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
         // Downloads need no core.
@@ -77,7 +88,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             scope.spawn(prepare);
         }
         let mut building = None;
-        for step in steps {
+        for step in first {
             let start = Instant::now();
             // Tests wait for servers, and linking a Worker takes one core. So both together are faster.
             let has_tests = matches!(step, Step::Unit | Step::Native);
@@ -103,6 +114,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             times.push((step, start.elapsed()));
         }
         anyhow::Ok(())
+    })?;
+    // Each prints its time, and what it did not check.
+    at_once(&last, |step| {
+        let name = step.to_possible_value().context("every step has a name")?;
+        let mut alone = Command::new(std::env::current_exe()?);
+        shell_output(alone.args(["test", name.get_name()])).map(drop)
     })?;
     eprintln!();
     for (step, time) in times {

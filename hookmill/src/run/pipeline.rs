@@ -28,7 +28,7 @@ use hookmill_native::{
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::run::admin;
@@ -222,7 +222,16 @@ pub fn run(
     let queue = open_queue(&folder, &config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let (damaged, damage) = oneshot::channel();
+        folder.look_for_damage(queue.clone(), move |error| drop(damaged.send(error)));
         let stop_signal = stop_signal()?;
+        let mut found = None;
+        let stop_signal = async {
+            tokio::select! {
+                () = stop_signal => {}
+                Ok(error) = damage => found = Some(error),
+            }
+        };
         let (listener, address) = listen(options.listen)?;
         let admin_listener = options.admin.map(listen).transpose()?;
         folder.announce(address)?;
@@ -299,7 +308,7 @@ pub fn run(
         stop.send_replace(true);
         tasks.ended().await;
         counts.write().await;
-        Ok(())
+        found.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 

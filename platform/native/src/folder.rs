@@ -3,7 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,7 +45,11 @@ const KEEPERS: [&str; 2] = ["serve", "dev"];
 /// their thread has closed the database, so that the process does not end, and the lock is not released, before that.
 pub struct DataFolder {
     path: PathBuf,
+    /// The databases that their last process did not close.
+    unclosed: Vec<PathBuf>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether the threads end without a result.
+    stopped: Arc<AtomicBool>,
     /// Holds the lock, which the system releases when the process ends, even after a kill.
     _lock: File,
 }
@@ -129,6 +134,17 @@ pub enum FolderError {
         /// The cause.
         source: rusqlite::Error,
     },
+    /// SQLite found damage in one of its databases.
+    #[error(
+        "the database {path} is damaged ({found}); keep a copy of the folder, and restore a backup with `hookmill restore`; \
+         `hookmill verify-data` lists all damage"
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        found: String,
+    },
     /// Its migrations failed.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -152,8 +168,19 @@ impl DataFolder {
                     if was_open {
                         warn!(folder = %path.display(), "other users could read the data folder; its permissions are 0700 now");
                     }
-                    let threads = Mutex::default();
-                    return Ok(Self { path: path.to_owned(), threads, _lock: lock });
+                    // A process that closes a database removes its log.
+                    let is_unclosed = |name: &&str| {
+                        let log = fs::metadata(path.join(format!("{name}-wal")));
+                        log.is_ok_and(|log| log.len() > 0)
+                    };
+                    let unclosed = [QUEUE, DATA].into_iter().filter(is_unclosed);
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        unclosed: unclosed.map(|name| path.join(name)).collect(),
+                        threads: Mutex::default(),
+                        stopped: Arc::default(),
+                        _lock: lock,
+                    });
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_TRIES),
                 Err(TryLockError::Error(source)) => return Err(io(source)),
@@ -185,6 +212,31 @@ impl DataFolder {
         let schema = schema(&database).map_err(failed)?;
         let checkpoints = Checkpoints::start(&path, PAGE_BYTES, &mut database).map_err(failed)?;
         Ok(Opened { store: Sqlite::with_checkpoints(database, checkpoints), applied, schema })
+    }
+
+    /// Looks for damage in the databases that their last process did not close: a power failure damages them if the disk lied about
+    /// what it had written. The search has a thread of its own, since it reads them whole. Calls `found` if the data are
+    /// damaged; a damaged queue still delivers what can be read, and says that it is damaged.
+    pub fn look_for_damage(
+        &self,
+        queue: SqliteQueue,
+        found: impl FnOnce(FolderError) + Send + 'static,
+    ) {
+        let (unclosed, stopped) = (self.unclosed.clone(), self.stopped.clone());
+        let look = move |path: &Path| match sqlite::damage(path, stopped.clone()) {
+            Ok(what) => what.map(|found| FolderError::Damaged { path: path.to_owned(), found }),
+            Err(source) => Some(FolderError::Database { path: path.to_owned(), source }),
+        };
+        let thread = std::thread::spawn(move || {
+            for path in unclosed {
+                match look(&path) {
+                    None => {}
+                    Some(error) if path.ends_with(QUEUE) => queue.report_damage(&error),
+                    Some(error) => return found(error),
+                }
+            }
+        });
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 
     /// Assigns the folder to a command, unless it belongs to another.
@@ -324,6 +376,7 @@ fn has_events(database: &Connection) -> rusqlite::Result<bool> {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             let _ = thread.join();

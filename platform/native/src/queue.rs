@@ -40,6 +40,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::checkpoint::{Checkpoints, spawn};
+use crate::folder::FolderError;
 use crate::now;
 use crate::sqlite;
 
@@ -523,6 +524,12 @@ impl SqliteQueue {
         } else {
             None
         }
+    }
+
+    /// Logs damage that was found by reading the database, and lets [`SqliteQueue::problem`] say so.
+    pub(crate) fn report_damage(&self, damage: &FolderError) {
+        self.trouble.damaged.store(true, Ordering::Relaxed);
+        error!(error = %damage, "messages may be lost; those that can be read are delivered");
     }
 
     /// Returns when the queue's thread has panicked. It goes on, and the callers of its operations got an error.

@@ -298,6 +298,20 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(reader)
 }
 
+/// The first damage that SQLite finds in a database; it reads the whole file. `stopped` ends the search without a result.
+pub(crate) fn damage(path: &Path, stopped: Arc<AtomicBool>) -> rusqlite::Result<Option<String>> {
+    let mut reader = open_reader(path)?;
+    reader.progress_handler(LOOK, Some(move || stopped.load(Ordering::Relaxed)))?;
+    match reader.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        Ok(found) if found == "ok" => Ok(None),
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Runs blocking work on another thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,

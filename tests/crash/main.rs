@@ -1,10 +1,15 @@
 //! kill -9 at any moment under load: no acknowledged event is lost, and none takes effect twice.
 //!
 //! Senders behave like providers: they send again without a 2xx, and sometimes after one. Meanwhile the process is killed
-//! at random moments and started again on its data.
+//! at random moments and started again on its data. The same on a disk that loses power, fails or lies.
 
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
+
+#[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
+mod power;
 
 use std::collections::BTreeSet;
 #[cfg(unix)]
@@ -104,15 +109,16 @@ fn an_email_is_not_lost_and_not_sent_twice() {
     assert!(requests >= EMAILS / 100 && once.len() >= EMAILS - doubts);
 }
 
-#[test]
-fn no_acknowledged_event_is_lost_and_none_takes_effect_twice() {
-    let seed = u64::try_from(now().millis()).unwrap();
-    println!("seed {seed}");
-    let mut pipeline = Pipeline::forgetful();
+/// Sends events as providers do, while `interrupt` ends the process and starts another, `times` times. Returns the ids of the
+/// acknowledged events.
+fn under_load(
+    pipeline: &mut Pipeline,
+    (seed, times): (u64, usize),
+    mut interrupt: impl FnMut(&mut Pipeline),
+) -> BTreeSet<String> {
     let address = RwLock::new(pipeline.address());
     let acknowledged = Mutex::new(BTreeSet::new());
     let finished = AtomicBool::new(false);
-
     let post = |address: SocketAddr, event: &Event| {
         let bytes = request("POST", "/webhooks/stripe", &event.headers(), &event.body);
         exchange(address, &bytes).is_ok_and(|response| response.status == 200)
@@ -128,7 +134,8 @@ fn no_acknowledged_event_is_lost_and_none_takes_effect_twice() {
                 // Sent again until it is accepted, like a provider's own retries.
                 let mut again = numbers.below(10) == 0;
                 while again {
-                    again = !post(*address.read().unwrap(), &event);
+                    again = !post(*address.read().unwrap(), &event)
+                        && !finished.load(Ordering::Relaxed);
                 }
                 number += 1;
             } else {
@@ -142,18 +149,26 @@ fn no_acknowledged_event_is_lost_and_none_takes_effect_twice() {
             scope.spawn(move || send(sender));
         }
         let mut numbers = Numbers(seed);
-        for _ in 0..KILLS {
+        for _ in 0..times {
             std::thread::sleep(Duration::from_millis(numbers.below(300)));
             // Senders hold no lock while they post, so they meet the dead process.
-            pipeline.kill_and_restart(|_| {});
+            interrupt(pipeline);
             *address.write().unwrap() = pipeline.address();
         }
         std::thread::sleep(Duration::from_millis(200));
         finished.store(true, Ordering::Relaxed);
     });
-    pipeline.settle();
+    acknowledged.into_inner().unwrap()
+}
 
-    let acknowledged = acknowledged.into_inner().unwrap();
+#[test]
+fn no_acknowledged_event_is_lost_and_none_takes_effect_twice() {
+    let seed = u64::try_from(now().millis()).unwrap();
+    println!("seed {seed}");
+    let mut pipeline = Pipeline::forgetful();
+    let acknowledged =
+        under_load(&mut pipeline, (seed, KILLS), |pipeline| pipeline.kill_and_restart(|_| {}));
+    pipeline.settle();
     assert!(acknowledged.len() > 200, "there was load");
     println!("{} acknowledged, {KILLS} kills", acknowledged.len());
     assert_whole(&pipeline, &acknowledged);
