@@ -38,14 +38,32 @@ impl Backup {
 impl World {
     /// Does something, as an operator would.
     pub fn operate(&mut self) {
-        match self.choices.below(6) {
+        match self.choices.below(10) {
             0 => self.turn_gate(None),
-            1 => self.replay_all(),
-            2 => self.reprocess_all(),
-            3 => self.turn(),
-            4 => self.discard_one(),
+            1 | 2 => self.replay_all(),
+            3 => self.reprocess_all(),
+            4..7 => self.turn(),
+            7 => self.discard_one(),
+            8 => self.move_table(None),
             _ => self.turn_gate(Some(false)),
         }
+    }
+
+    /// Renames a table of the application for a while, as a migration may. Its events are retried until they are exhausted.
+    pub fn move_table(&mut self, away: Option<bool>) {
+        let is_away = self.is_table_away();
+        let away = away.unwrap_or(!is_away);
+        if away != is_away {
+            self.note(|| format!("the table is {}", if away { "away" } else { "back" }));
+            let (from, to) = if away { ("gated", "elsewhere") } else { ("elsewhere", "gated") };
+            let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+            self.database.execute_batch(&sql).expect("the table exists");
+        }
+    }
+
+    pub fn is_table_away(&self) -> bool {
+        let sql = "SELECT name FROM sqlite_schema WHERE name = 'elsewhere'";
+        !self.rows(sql).is_empty()
     }
 
     /// Opens or closes the gate of the application.

@@ -130,17 +130,13 @@ impl<'c> Simulation<'c> {
             starts_at: Some(START),
         });
         let processes = processes.collect();
-        // The API has what the last event says.
+        // The API has what no event says, so that it shows whether it was asked.
         let customers = events.iter().filter(|event| event.kind == "customer.updated");
-        let mut last = BTreeMap::new();
-        for event in customers {
-            let id = event.object["id"].as_str().unwrap_or_default().to_owned();
-            let newest = last.entry(id).or_insert(event);
-            if (event.created, &event.id) > (newest.created, &newest.id) {
-                *newest = event;
-            }
-        }
-        let objects = last.into_iter().map(|(id, event)| (id, event.object.clone()));
+        let objects = customers.map(|event| {
+            let id = event.text("id");
+            let object = json!({ "id": id, "name": format!("private-note of {id}") });
+            (id, object)
+        });
         locked().outside.objects = objects.collect();
         Self {
             common,
@@ -201,22 +197,22 @@ impl<'c> Simulation<'c> {
     fn troubled_step(&mut self) {
         let roll = self.world().choices.below(100);
         match roll {
-            0..75 => {
+            0..70 => {
                 if !self.poll_one() {
                     self.idle();
                 }
             }
-            75..88 => self.send_one(),
-            88..90 => self.world().operate(),
-            90 => self.end_one(),
-            91 => {
+            70..83 => self.send_one(),
+            83..87 => self.world().operate(),
+            87 => self.end_one(),
+            88 => {
                 let mut world = self.world();
                 // Up to two hours, or right again.
                 let skew = 60_000 * i64::try_from(world.choices.below(120)).unwrap_or_default();
                 let skew = if world.choices.once_in(2) { skew } else { 0 };
                 world.jump(skew);
             }
-            92..94 if self.processes.len() == 1 => self.back_up_or_restore(),
+            89..92 if self.processes.len() == 1 => self.back_up_or_restore(),
             _ => {
                 let mut world = self.world();
                 let millis = world.choices.below(20_000);
@@ -390,6 +386,7 @@ impl<'c> Simulation<'c> {
         world.is_troubled = false;
         world.jump(0);
         world.turn_gate(Some(false));
+        world.move_table(Some(false));
         world.resume_all();
         drop(world);
         self.finish_requests();
@@ -475,8 +472,14 @@ impl<'c> Simulation<'c> {
     fn check_tables(&self, world: &mut World) {
         // An object that is being fetched is not up to date yet.
         let is_fetching = !world.rows("SELECT path FROM refetches").is_empty();
+        let is_away = world.is_table_away();
+        let is_shown = |(table, _): &&(&str, &str)| match *table {
+            "asked" => !is_fetching,
+            "gated" => !is_away,
+            _ => true,
+        };
         let expected = oracle(&self.applied(world), &world.outside.objects);
-        for (table, sql) in TABLES.iter().filter(|(table, _)| *table != "asked" || !is_fetching) {
+        for (table, sql) in TABLES.iter().filter(is_shown) {
             let is_known =
                 |row: &Vec<String>| *table != "asked" || !world.unfetched.contains(&row[0]);
             let found: Vec<_> = world.rows(sql).into_iter().filter(is_known).collect();

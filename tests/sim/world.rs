@@ -74,7 +74,7 @@ pub struct Queued {
 /// The time for which a queue waits for a verdict.
 const LEASE: i64 = 300_000;
 /// The number of deliveries after which a queue gives up a message: that of `wrangler.toml`, or a low one.
-const DELIVERIES: [u32; 2] = [100, 5];
+const DELIVERIES: [u32; 2] = [100, 2];
 
 /// Everything that the stages share, and what they cannot see.
 pub struct World {

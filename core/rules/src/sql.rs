@@ -249,15 +249,15 @@ impl Target<'_> {
         let [new_version, new_precedence, new_event] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
         let text = format!(
             "{head},\n\
-             _fresh AS (SELECT _row, count(*) OVER (PARTITION BY {key}, {new_version}, {new_precedence}) AS _alike\n\
-             FROM _rows)\n\
+             _fresh AS (SELECT _row, min({new_event}) OVER _alike <> max({new_event}) OVER _alike AS _ties FROM _rows\n\
+             WINDOW _alike AS (PARTITION BY {key}, {new_version}, {new_precedence}))\n\
              INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
              SELECT {rule}, {object}, {source}, {new_event}, {kind}, _row -> {rest}, 0, 0\n\
              FROM _fresh LEFT JOIN {held}\n\
              WHERE {object} IS NOT NULL AND (\n\
-             (_alike > 1 AND ({version} IS NULL OR {version} < {new_version}))\n\
+             (_ties AND ({version} IS NULL OR {version} < {new_version}))\n\
              OR ({version} = {new_version} AND {precedence} < {DELETION} AND (\n\
-             (_alike > 1 AND {precedence} <= {new_precedence})\n\
+             (_ties AND {precedence} <= {new_precedence})\n\
              OR ({event_id} <> {new_event} AND ({precedence} = {new_precedence} OR {precedence} > {FETCHED})))))\n\
              ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
              type = excluded.type, rest = excluded.rest, due_at = 0, attempts = 0\n\
