@@ -34,7 +34,7 @@ const KINDS: [(usize, &str, &str); 12] = [
     (1, "shop", "address.returned"),
     (3, "shop", "text.requested"),
     (2, "shop", "track.requested"),
-    (5, "billing", "customer.updated"),
+    (9, "billing", "customer.updated"),
 ];
 
 impl Event {
@@ -60,7 +60,7 @@ impl Event {
                 json!({ "id": "a", "email": format!("u{id}@private.test") })
             }
             "text.requested" => json!({ "id": "m", "to": format!("+1555019900{}", number % 10) }),
-            "customer.updated" => json!({ "id": format!("cus_{id}"), "name": note }),
+            "customer.updated" => json!({ "id": format!("cus_{}", id % 2), "name": note }),
             _ => {
                 let parts = choices.below(8);
                 let parts = (0..3).filter(|part| parts & (1 << part) != 0);

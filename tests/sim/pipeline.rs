@@ -178,7 +178,7 @@ fn run<J: Job + 'static>(machine: &Machine, job: J) -> Task {
             };
             let due = next.map(|next| u64::try_from(next.millis() - now().millis()).unwrap_or(0));
             // Without known work, the time between two steps is longer than that of a platform, which is work for nothing.
-            let idle = if machine.world().is_troubled { J::INTERVAL } else { J::INTERVAL * 30 };
+            let idle = J::INTERVAL * if machine.world().is_troubled { 3 } else { 30 };
             machine
                 .sleep(due.map_or(idle, |due| Duration::from_millis(due.max(1)).min(J::INTERVAL)))
                 .await;

@@ -331,7 +331,7 @@ impl World {
     fn settle(&mut self, name: QueueName, id: u64, verdict: Verdict) {
         let time = self.time;
         // A queue delivers at least once.
-        let is_repeated = self.is_troubled && self.choices.once_in(20);
+        let is_repeated = self.is_troubled && self.choices.once_in(8);
         let queue = self.queue(name);
         let Some(place) = queue.iter().position(|queued| queued.id == id) else { return };
         match verdict {

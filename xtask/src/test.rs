@@ -83,9 +83,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
-        // Downloads need no core.
+        // Downloads need no core, and clippy leaves one idle for half of its time.
         if steps.contains(&Step::Browser) {
             scope.spawn(prepare);
+        }
+        if steps.contains(&Step::Workers) {
+            scope.spawn(Tools::install);
         }
         let mut building = None;
         for step in first {

@@ -52,6 +52,8 @@ impl Tools {
         let version = |package| {
             locked(&lock, package).with_context(|| format!("{package} is not in Cargo.lock"))
         };
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         // No registry has these two prebuilt.
         cargo_install("wasm-bindgen-cli", "wasm-bindgen", &version("wasm-bindgen")?)?;
         cargo_install("worker-build", "worker-build", &version("worker")?)?;
@@ -263,6 +265,8 @@ fn modules() -> PathBuf {
 ///
 /// If it cannot be installed.
 pub fn wasm_target() -> anyhow::Result<()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     const TARGET: &str = "wasm32-unknown-unknown";
     let rustc = || {
         let mut command = Command::new("rustc");
