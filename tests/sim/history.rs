@@ -27,7 +27,7 @@ const KINDS: [(usize, &str, &str); 12] = [
     (8, "shop", "thing.updated"),
     (1, "shop", "thing.deleted"),
     (4, "shop", "count.made"),
-    (4, "shop", "gated.changed"),
+    (8, "shop", "gated.changed"),
     (1, "shop", "broken.made"),
     (6, "shop", "mail.requested"),
     (2, "shop", "address.bounced"),

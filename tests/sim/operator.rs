@@ -39,10 +39,10 @@ impl World {
     /// Does something, as an operator would.
     pub fn operate(&mut self) {
         match self.choices.below(10) {
-            0 => self.turn_gate(None),
-            1 | 2 => self.replay_all(),
-            3 => self.reprocess_all(),
-            4..7 => self.turn(),
+            0..2 => self.turn_gate(None),
+            2..4 => self.replay_all(),
+            4 => self.reprocess_all(),
+            5..7 => self.turn(),
             7 => self.discard_one(),
             8 if self.choices.once_in(4) => self.move_table(None),
             _ => self.turn_gate(Some(false)),
