@@ -45,8 +45,10 @@ pub enum RuleResult {
 pub struct About {
     /// The table.
     pub table: String,
-    /// Columns and their values.
+    /// The columns of the key, and their values.
     pub columns: Vec<(String, Value)>,
+    /// All columns that the event sets in a single row, and their values.
+    pub values: Vec<(String, Value)>,
     /// The version and the precedence of the event, if the table compares events.
     pub order: Option<(i64, i64)>,
     /// Whether the version is a time, in microseconds.
@@ -117,13 +119,23 @@ fn rule_result(
 /// The rows of a table that this row of a statement's parameter writes.
 fn about(rule: &Rule, row: &Row) -> Option<About> {
     let columns = row.columns(&rule.effect)?;
+    let named = |names: Vec<&str>, values: &[Value]| {
+        let named = names.into_iter().zip(values);
+        named.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+    };
+    let values = match &rule.effect {
+        Effect::Row { columns: names, .. } => {
+            named(names.iter().map(|column| column.name.as_str()).collect(), &columns)
+        }
+        _ => Vec::new(),
+    };
     let keyed = |table: &str, first: usize, keys: Vec<&str>| {
-        let columns = keys.into_iter().zip(columns.get(first..)?);
-        let columns = columns.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        let columns = named(keys, columns.get(first..)?);
         let guard = rule.effect.guard();
         let is_time = guard.is_some_and(|guard| guard.version.is_time());
         let is_list = matches!(rule.effect, Effect::Rows { .. });
-        Some(About { table: table.to_owned(), columns, order: row.order(), is_time, is_list })
+        let (table, order) = (table.to_owned(), row.order());
+        Some(About { table, columns, values, order, is_time, is_list })
     };
     match &rule.effect {
         Effect::Row { table, columns, .. } | Effect::Rows { table, owner: columns, .. } => {

@@ -466,7 +466,8 @@ impl<'e> RowBuilder<'e> {
                 self.fetched(&mut row, &rule.name, (Some(guard), order), scope, body)?;
                 if let Some(each) = each {
                     let own_order = order.filter(|_| each.more.is_some());
-                    row.list(&self.envelope.id, whose.iter().map(Option::as_deref), *keys);
+                    let event = (&*self.envelope.source, &*self.envelope.id);
+                    row.list(event, whose.iter().map(Option::as_deref), *keys);
                     let mut shared = Shared::default();
                     elements(rule, each, scope, |element| {
                         shared.read(&rule.name, columns, scope)?;

@@ -311,3 +311,37 @@ proptest! {
         prop_assert_eq!(tables(&fixture), oracle(&events));
     }
 }
+
+/// Two sources may give their events the same id. Each list is that of its own event.
+#[test]
+fn the_lists_of_two_sources_do_not_mix() {
+    for more in ["", "more = 'more'"] {
+        let rules = format!(
+            "[sources.s]\nscheme = 'stripe'\nsecrets = ['env:A']\n[sources.t]\nscheme = 'stripe'\nsecrets = ['env:A']\n\
+             [database]\nmigrations = 'app'\n[[rules]]\nname = 'items'\non = ['s:list', 't:list']\ntable = 'items'\n\
+             each = 'items'\n{more}\nkey = {{ owner = 'owner', id = '@.id' }}\nversion = 'at'\n"
+        );
+        let order = "_version INTEGER, _precedence INTEGER, _event_id TEXT, ";
+        let order = if more.is_empty() { "" } else { order };
+        let table = format!(
+            "CREATE TABLE items (owner TEXT, id TEXT, {order}PRIMARY KEY (owner, id)) STRICT;"
+        );
+        let list = |source: &str, at: i64, id: &str| {
+            let body = json!({ "owner": "o", "at": at, "items": [{ "id": id }] });
+            let mut list = event("1", "list", &body.to_string(), 1);
+            list.text =
+                list.text.replacen("\"source\":\"s\"", &format!("\"source\":\"{source}\""), 1);
+            list
+        };
+        // The newer one, in any order; of two that are equal, one.
+        for (at, newest) in [(2, "B"), (1, "B")] {
+            let (one, other) = (list("s", 1, "A"), list("t", at, "B"));
+            for batch in [[one.clone(), other.clone()], [other, one]] {
+                let fixture = Fixture::new(&rules, &table);
+                fixture.process(&fixture.store, &batch);
+                let rows = fixture.rows("SELECT id FROM items");
+                assert_eq!(rows, [[newest]], "{more}, version {at}");
+            }
+        }
+    }
+}

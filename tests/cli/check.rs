@@ -1059,7 +1059,9 @@ add = { total = { integer = "data.object.total" } }
              CREATE TABLE history (id TEXT) STRICT;\n\
              CREATE TRIGGER noted AFTER INSERT ON seats BEGIN INSERT INTO history VALUES (new.id); END;\n\
              CREATE TRIGGER cleaned AFTER UPDATE ON seats WHEN new._deleted BEGIN DELETE FROM seats WHERE id = new.id; END;\n\
-             CREATE TRIGGER refused BEFORE DELETE ON seats BEGIN SELECT raise(ignore); END;"
+             CREATE TRIGGER refused BEFORE DELETE ON seats BEGIN SELECT raise(ignore); END;\n\
+             CREATE TRIGGER copied AFTER INSERT ON history BEGIN UPDATE OR IGNORE seats SET _deleted = 0 WHERE id = new.id; END;\n\
+             CREATE TRIGGER lowered AFTER INSERT ON users BEGIN UPDATE users SET email = lower(new.email); END;"
         ),
     );
     insta::assert_snapshot!(shown(folder.path(), &["check"]));
@@ -1106,6 +1108,19 @@ delete = "order.deleted"
     std::fs::write(folder.path().join("gone.json"), gone).unwrap();
     let found = crate::printed(folder.path(), &["check", "--json"]);
     assert_eq!(found["warnings"], serde_json::json!([]));
+    // A constraint that is not NOT NULL.
+    for column in [
+        "state TEXT CHECK (state IS NOT NULL)",
+        "state TEXT, upper TEXT NOT NULL AS (upper(state))",
+    ] {
+        let folder = with_tables(rule, &table.replace("state TEXT NOT NULL", column));
+        let found = crate::printed(folder.path(), &["check", "--json"]);
+        let problem = found["warnings"][0]["problem"].as_str().unwrap();
+        assert!(
+            problem.starts_with("`orders` refuses a deletion that has only the key:"),
+            "{found}"
+        );
+    }
 }
 
 #[test]

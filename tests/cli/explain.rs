@@ -234,6 +234,70 @@ fn a_row_that_a_newer_event_has_written_is_explained() {
     drop(dev);
 }
 
+/// A deleted parent deletes its children, and those that come later.
+#[test]
+fn the_children_of_a_deleted_parent_are_explained() {
+    let rules = r#"
+[sources.shop]
+scheme = "svix"
+secrets = ["env:A"]
+
+[database]
+migrations = "app"
+
+[[rules]]
+name = "teams"
+on = ["shop:team.*"]
+table = "teams"
+key = { id = "team" }
+version = "at"
+delete = "team.deleted"
+final = true
+
+[[rules]]
+name = "members"
+on = ["shop:member.*"]
+table = "members"
+key = { id = "id" }
+version = "at"
+set = { team = "team" }
+parents = { team = "teams" }
+"#;
+    let guard = "_version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL";
+    let sql = format!(
+        "CREATE TABLE teams (id TEXT PRIMARY KEY, {guard}) STRICT;
+         CREATE TABLE members (id TEXT PRIMARY KEY, team TEXT, {guard}) STRICT;
+         CREATE INDEX members_of_team ON members (team);"
+    );
+    let files = [
+        ("ada.json", r#"{ "type": "member.joined", "id": "ada", "team": "t1", "at": 1 }"#),
+        ("bob.json", r#"{ "type": "member.joined", "id": "bob", "team": "t1", "at": 9 }"#),
+        ("gone.json", r#"{ "type": "team.deleted", "team": "t1", "at": 5 }"#),
+    ];
+    let folder = with_files(rules, &sql, &files);
+    let dev = Dev::start(folder.path());
+    let send = |id: &str, kind: &str, file: &str| {
+        succeeds(folder.path(), &["send", "shop", kind, "--id", id, "--body", file]);
+    };
+    let deleted = |file: &str, id: &str| {
+        let arguments = ["explain", "shop", id, "--file", file, "--json"];
+        let explained = &crate::printed(folder.path(), &arguments)[0];
+        let rows = explained["rows"].as_array().unwrap().iter();
+        let row = rows.filter(|row| row["table"] == "members").map(|row| {
+            let deleted = |when: &str| row[when]["_deleted"].clone();
+            (deleted("before"), deleted("after"))
+        });
+        row.collect::<Vec<_>>()
+    };
+    let null = serde_json::Value::Null;
+    send("evt_1", "member.joined", "ada.json");
+    assert_eq!(deleted("gone.json", "evt_2"), [(0.into(), 1.into())]);
+    send("evt_2", "team.deleted", "gone.json");
+    assert_eq!(deleted("bob.json", "evt_3"), [(null, 1.into())]);
+    assert_eq!(deleted("ada.json", "evt_1"), [(1.into(), 1.into())]);
+    drop(dev);
+}
+
 /// A version in a header, which the body does not have.
 #[test]
 fn a_header_is_sent_and_explained() {

@@ -196,12 +196,6 @@ const FAULTS: &[Fault] = &[
         replace: "AND (state = 'sealed' OR true OR ?2)",
     },
     Fault {
-        name: "a batch that is sent again forgets that it may have arrived",
-        file: OUTBOX,
-        find: "SET state = 'sealed', arrived = max(arrived, ?4), due_at = ?2",
-        replace: "SET state = 'sealed', arrived = 0 * max(arrived, ?4), due_at = ?2",
-    },
-    Fault {
         name: "a dissolved batch keeps its messages",
         file: OUTBOX,
         find: "UPDATE outbox SET state = 'pending', batch = NULL, error = ?2, together",

@@ -173,6 +173,16 @@ fn object(table: &TableDecl) -> BTreeSet<Vec<String>> {
     table.key.iter().filter_map(of_body).collect()
 }
 
+/// Whether each part of a key has a path in common with a part of the other. Paths after the first are fallbacks.
+fn same_object(one: &BTreeSet<Vec<String>>, other: &BTreeSet<Vec<String>>) -> bool {
+    let shares = |part: &Vec<String>, parts: &BTreeSet<Vec<String>>| {
+        parts.iter().any(|other| other.iter().any(|path| part.contains(path)))
+    };
+    one.len() == other.len()
+        && one.iter().all(|part| shares(part, other))
+        && other.iter().all(|part| shares(part, one))
+}
+
 /// Whether some event is about the same object in both rules. The values of a handler may be about anything.
 fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
     let (Some((table, _)), Some((other_table, _))) = (newest(one), newest(other)) else {
@@ -204,7 +214,7 @@ fn mirror_one_object(one: &RuleDecl, other: &RuleDecl) -> bool {
         && one.handler.is_none()
         && other.handler.is_none()
         && !key.is_empty()
-        && key == object(other_table)
+        && same_object(&key, &object(other_table))
         && share_events()
         && !apart
 }

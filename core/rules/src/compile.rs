@@ -379,6 +379,7 @@ fn compile_table(
     };
     let target = Target {
         parents: parents(managed, schema),
+        has_several_sources: whole.on.iter().any(|on| on.source != whole.on[0].source),
         rule: &name.value,
         table: table_name,
         key: owner.iter().chain(&of_element).map(|(name, _)| name.value.as_str()).collect(),

@@ -9,10 +9,10 @@
 //! | the columns | always; for a list, those of its owner |
 //! | path of the object, event type, the body without the object | the rule fetches the object on a tie; `null` if there is nothing to fetch |
 //!
-//! The elements of a list are separate arrays beside the row: event id, the owner's columns, and the columns of the
+//! The elements of a list are separate arrays beside the row: source, event id, the owner's columns, and the columns of the
 //! element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text once,
-//! however long the list is. The key of an element is an array of its first members: event id, the owner's columns, and the
-//! other columns of the key.
+//! however long the list is. The key of an element is an array of its first members: source, event id, the owner's columns, and
+//! the other columns of the key.
 //!
 //! The columns of a [suppression](super::Suppression) are the address, the group if it is about one, the reason, the version
 //! and the time of writing.
@@ -31,9 +31,9 @@ use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
-/// The name of the event's source.
+/// The name of the event's source, in a row and in an element.
 pub const SOURCE: usize = 0;
-/// The event's id.
+/// The event's id, in a row and in an element.
 pub const EVENT_ID: usize = 1;
 /// The number of the reprocessing; 0 for the original event.
 pub const GENERATION: usize = 2;
@@ -50,7 +50,7 @@ pub const GUARDED: usize = 6;
 /// The number of members after the columns, if the rule fetches the object on a tie.
 pub const FETCH: usize = 3;
 /// The first column of an element of a list.
-pub const ELEMENT: usize = 1;
+pub const ELEMENT: usize = 2;
 
 /// Room for the keys of most lists, in bytes.
 const KEYS: usize = 512;
@@ -223,14 +223,14 @@ impl RowWriter {
     /// Begins the list of an event, with the owner's columns. The first `key_columns` of each element belong to its key.
     pub fn list<'c>(
         &mut self,
-        event_id: &str,
+        (source, event_id): (&str, &str),
         owner: impl Iterator<Item = Option<&'c str>>,
         key_columns: usize,
     ) {
         self.key_columns = key_columns;
         self.row.keys.reserve(KEYS);
-        self.element.push('[');
-        push_json(&mut self.element, event_id);
+        push_json(&mut self.element, &(source, event_id));
+        self.element.pop();
         for json in owner {
             self.element.push(',');
             self.element.push_str(json.unwrap_or("null"));

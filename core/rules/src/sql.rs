@@ -32,6 +32,8 @@ pub(super) struct Target<'r> {
     pub(super) unset: Vec<&'r str>,
     /// The parents of its rows.
     pub(super) parents: Vec<Parent<'r>>,
+    /// Whether the rule has events of several sources. Two of them may have the same id.
+    pub(super) has_several_sources: bool,
 }
 
 /// A table whose rows are the parents of other rows.
@@ -356,7 +358,7 @@ impl Target<'_> {
         let won = self.items(owner, &format!(
             "JOIN {held}\n\
              AND _held.version = {version} AND _held.precedence = {precedence} AND _held.event_id = {event_id}"
-        ));
+        ), true);
         let owner_columns = || self.key[..owner].iter().map(|name| quoted(name));
         // A row that a newer, incomplete list has written stays.
         let older = if partial {
@@ -413,6 +415,7 @@ impl Target<'_> {
                  WHERE coalesce({order} > (_held.version, _held.precedence, _held.event_id), true)",
                     order = self::order(),
                 ),
+                false,
             );
             // The order is always written: a complete list in between must not remove the row.
             let update = format!("UPDATE SET {updates}\nWHERE {newer}");
@@ -423,13 +426,21 @@ impl Target<'_> {
 
     /// Begins a statement about the elements of some lists: `lists`, and their `items`. `rows` selects the rows of the
     /// parameter. An element contains the event and the owner of its list.
-    fn items(&self, owner: usize, rows: &str) -> String {
+    ///
+    /// `one`: an owner has one of these lists, and of two that are equal in everything that orders them, one counts.
+    fn items(&self, owner: usize, rows: &str, one: bool) -> String {
+        let source = member(SOURCE);
+        let (source, rows) = match one && self.has_several_sources {
+            true => (format!("max({source})"), format!("{rows}\nGROUP BY {}", owners(owner))),
+            false => (source, rows.to_owned()),
+        };
         format!(
             "{head},\n\
-             _lists AS MATERIALIZED (SELECT {event_id} AS _event, {named} FROM _rows {rows}),\n\
+             _lists AS MATERIALIZED (SELECT {source} AS _source, {event_id} AS _event, {named} FROM _rows {rows}),\n\
              _items AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?2)\n\
-             WHERE ({of_list}) IN (SELECT _event, {owners} FROM _lists))",
+             WHERE ({of_list}) IN (SELECT _source, _event, {owners} FROM _lists))",
             head = head(self.rule),
+            source = source,
             event_id = member(EVENT_ID),
             named = list(
                 members(GUARDED, owner)
@@ -448,7 +459,7 @@ impl Target<'_> {
         // The order of an element is behind its columns.
         let end = ELEMENT + columns.len();
         let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
-        let own = [end, end + 1, 0].map(member).into_iter().take(order.len());
+        let own = [end, end + 1, EVENT_ID].map(member).into_iter().take(order.len());
         let text = format!(
             "{items}\n\
              INSERT INTO {target} ({names})\n\

@@ -102,16 +102,28 @@ impl Zone {
         }
     }
 
-    /// The date at a time.
+    /// The date at a time, with a year of four digits.
     fn date(self, time: DateTime<Utc>) -> Option<NaiveDate> {
-        Some(match self {
+        let has_four_digits = |year: i32| (0..=9999).contains(&year);
+        if !has_four_digits(time.year()) {
+            return None;
+        }
+        let date = match self {
             Self::Offset(seconds) => {
                 time.with_timezone(&FixedOffset::east_opt(seconds)?).date_naive()
             }
             #[cfg(feature = "zones")]
-            Self::Named(zone) => Some(time.with_timezone(&zone).date_naive())
-                .filter(|date| date.year() <= LAST_YEAR)?,
-        })
+            Self::Named(zone) => {
+                let date = |time: DateTime<Utc>| time.with_timezone(&zone).date_naive();
+                // After the last known year, the clock may be put forward or not.
+                let hour = TimeDelta::hours(1);
+                let [earlier, later] =
+                    [time.checked_sub_signed(hour)?, time.checked_add_signed(hour)?];
+                let is_certain = time.year() <= LAST_YEAR || date(earlier) == date(later);
+                Some(date(time)).filter(|_| is_certain)?
+            }
+        };
+        Some(date).filter(|date| has_four_digits(date.year()))
     }
 }
 
@@ -225,20 +237,27 @@ pub(crate) fn problem_of_format(format: &str) -> Option<&'static str> {
     if format.contains("%Z") {
         return Some("`%Z` does not determine an offset; write the name itself, and add `zone`");
     }
-    // A format determines a time if it reads what it writes.
+    let has = |specifiers: &[&str]| specifiers.iter().any(|part| format.contains(part));
+    if has(&["%p", "%P"]) && has(&["%H", "%k", "%T", "%R", "%X"]) {
+        return Some("`%p` needs `%I`, an hour of 12; an hour of 24 needs no `%p`");
+    }
+    // A format determines a time if it reads what it writes, in both halves of a day.
     let day = DateTime::from_timestamp(1_772_582_400, 0)?;
-    let time = DateTime::from_timestamp(1_772_629_500, 0)?;
+    let at = |minutes| day.checked_add_signed(TimeDelta::minutes(minutes));
+    let times = [at(30)?, at(9 * 60 + 30)?, at(12 * 60 + 30)?, at(21 * 60 + 45)?];
     // This one only reads: an offset with or without a colon or minutes.
     let writable = format.replace("%#z", "%z");
     let written = |time: DateTime<Utc>| {
         let mut text = String::new();
         write!(text, "{}", time.format(&writable)).map(|()| text)
     };
-    let (Ok(of_day), Ok(of_time)) = (written(day), written(time)) else {
-        return Some("unknown specifier");
+    let Ok(of_day) = written(day) else { return Some("unknown specifier") };
+    let is_read = |time: &DateTime<Utc>| {
+        let of_time = written(*time).unwrap_or_default();
+        let expected = if of_day == of_time { day } else { *time };
+        parse(&of_time, format, Zone::UTC) == Some(expected)
     };
-    let expected = if of_day == of_time { day } else { time };
-    (parse(&of_time, format, Zone::UTC) != Some(expected)).then_some("it does not determine a time")
+    (!times.iter().all(is_read)).then_some("it does not determine a time")
 }
 
 #[cfg(test)]
@@ -318,6 +337,14 @@ mod tests {
         }
         let far = TimeForm { date: Some(DatePart::Date), ..TimeForm::of(Spelling::UnixSeconds) };
         assert_eq!(far.stored("9000000000000"), Err("time that has a date"));
+        let in_york = |text| {
+            let zone = "America/New_York".parse().unwrap();
+            TimeForm { spelling: Spelling::Rfc3339, zone, date: Some(DatePart::Date) }.stored(text)
+        };
+        assert_eq!(in_york("9999-12-31T23:59:59Z").as_deref(), Ok("\"9999-12-31\""));
+        // Midnight, if the clock is not put forward.
+        assert_eq!(in_york("2150-07-01T04:30:00Z"), Err("time that has a date"));
+        assert_eq!(in_york("0000-01-01T00:00:00Z"), Err("time that has a date"));
     }
 
     #[cfg(feature = "toml")]
@@ -335,7 +362,9 @@ mod tests {
         ] {
             assert_eq!(problem_of_format(format), None, "{format}");
         }
-        for format in ["%T", "%F %H", "%F %I:%M", "%Y-%m", "", "now", "%Q", "%F %Z", "%F %"] {
+        for format in
+            ["%T", "%F %H", "%F %I:%M", "%F %H:%M %p", "%Y-%m", "", "now", "%Q", "%F %Z", "%F %"]
+        {
             assert!(problem_of_format(format).is_some(), "{format}");
         }
     }

@@ -322,7 +322,7 @@ impl Value {
     ///
     /// [`ValueError`].
     pub fn json<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
-        self.read(scope, Form::stored)
+        self.read(scope, false, Form::stored)
     }
 
     /// The value as a version. A time is in microseconds, so that none of its precision is lost.
@@ -333,7 +333,7 @@ impl Value {
     /// every other event until then.
     pub fn version(&self, scope: Scope<'_>) -> Result<Option<i64>, ValueError> {
         let latest = scope.event.received_at.add(VERSION_AHEAD).micros();
-        let found = self.read(scope, |form, json| match form {
+        let found = self.read(scope, true, |form, json| match form {
             Form::Time(time) => match time.micros(&plain(json))? {
                 micros if micros > latest => {
                     Err("version: it is a time more than a day after the receipt of the event")
@@ -355,16 +355,18 @@ impl Value {
     ///
     /// [`ValueError`]: also for a value that is neither text nor an integer, and for a text with a NUL character.
     pub fn key<'b>(&'b self, scope: Scope<'b>) -> Result<Option<Cow<'b, str>>, ValueError> {
-        self.read(scope, |form, json| {
+        self.read(scope, false, |form, json| {
             let stored = form.stored(json)?;
             is_key(&stored)?;
             Ok(stored)
         })
     }
 
+    /// `has_blanks`: an empty text is no value, whatever the form.
     fn read<'b>(
         &'b self,
         scope: Scope<'b>,
+        has_blanks: bool,
         convert: impl for<'j> Fn(&Form, &'j str) -> Result<Cow<'j, str>, &'static str>,
     ) -> Result<Option<Cow<'b, str>>, ValueError> {
         match self {
@@ -376,7 +378,7 @@ impl Value {
                 EventField::ReceivedAt => scope.event.received_at.millis().to_string().into(),
             })),
             Self::Paths { paths, form } => {
-                let found = first(paths, scope, form.has_blanks());
+                let found = first(paths, scope, has_blanks || form.has_blanks());
                 converted(found, |json| owned(json, |json| convert(form, json)))
             }
             Self::Money { amount, currency } => {
@@ -766,6 +768,11 @@ mod tests {
                 read(&value, &reads, &body, |value, scope| value.version(scope).ok().flatten());
             assert_eq!(version, expected, "{json}");
         }
+        let mut reads = Reads::default();
+        let value = Value::Paths { paths: at(&["v", "w"], &mut reads), form: Form::AsIs };
+        let body = r#"{"v":"","w":5}"#;
+        let version = read(&value, &reads, body, |value, scope| value.version(scope).unwrap());
+        assert_eq!(version, Some(5), "an empty text is no number");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `hookmill explain`: the effect of rules on an event. Nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ use hookmill_core::store::Param;
 use hookmill_core::time::Timestamp;
 use hookmill_loader::Loaded;
 use hookmill_native::{DataFolder, FolderError, Reader, now};
+use hookmill_rules::ast::EffectDecl;
 use hookmill_rules::{DELETION, FINAL, row};
 use rusqlite::{Connection, params_from_iter, types};
 use serde::Serialize;
@@ -190,7 +191,10 @@ async fn explained(
         Some(live) => copy(database, live, loaded, &about),
         None => Ok(()),
     })?;
-    let before = rows(&trial, &about).await?;
+    let links = Link::all(loaded, &trial.schema);
+    let children: BTreeSet<_> = links.iter().map(|link| link.child).collect();
+    let own = rows(&trial, &about, &BTreeSet::new()).await?;
+    let before = rows(&trial, &about, &children).await?;
     let mut explained = Vec::new();
     for rule in &rules {
         let outranked = match &rule.result {
@@ -202,11 +206,14 @@ async fn explained(
         explained.push(RuleOf::new(rule, &message.envelope.source, outranked));
     }
     let fate = trial.apply(std::slice::from_ref(delivery)).await.pop();
-    let mut after = rows(&trial, &about).await?;
+    let mut after = rows(&trial, &about, &children).await?;
     let mut changes = Vec::new();
-    for ((table, key), row) in before {
-        let after = after.remove(&(table.clone(), key));
-        changes.push(Change { table, before: Some(row), after });
+    for (key, row) in before {
+        let after = after.remove(&key);
+        // Of the rows below, those are shown that change.
+        if own.contains_key(&key) || after.as_ref() != Some(&row) {
+            changes.push(Change { table: key.0, before: Some(row), after });
+        }
     }
     let created =
         after.into_iter().map(|((table, _), row)| Change { table, before: None, after: Some(row) });
@@ -231,7 +238,38 @@ async fn explained(
     })
 }
 
-/// Copies the rows that an event changes, and their guards.
+/// A column with the keys of another table, whose deleted rows delete those that refer to them: `parents` of a rule.
+struct Link<'l> {
+    child: &'l str,
+    column: &'l str,
+    parent: &'l str,
+    key: &'l str,
+}
+
+impl<'l> Link<'l> {
+    fn all(loaded: &'l Loaded, schema: &'l Schema) -> Vec<Self> {
+        let mut links = Vec::new();
+        for rule in &loaded.config.rules {
+            let EffectDecl::Table(table) = &rule.effect else { continue };
+            for (column, parent) in table.newest().into_iter().flat_map(|newest| &newest.parents) {
+                let found = schema.tables.get(&parent.value);
+                let key = found.and_then(|table| table.columns.iter().find(|column| column.key));
+                links.extend(key.map(|key| Self {
+                    child: &table.table.value,
+                    column: &column.value,
+                    parent: &parent.value,
+                    key: &key.name,
+                }));
+            }
+        }
+        links
+    }
+}
+
+/// The maximum number of rows that are copied for one parent, or for one child.
+const RELATED: usize = 100;
+
+/// Copies the rows that an event changes, and their guards; then the rows above and below them, which `parents` links.
 fn copy(
     database: &Connection,
     live: &Reader,
@@ -239,16 +277,42 @@ fn copy(
     about: &[About],
 ) -> anyhow::Result<()> {
     let schema = hookmill_migrations::schema(database)?;
+    let links = Link::all(loaded, &schema);
     let found = live.data(|live| {
         let mut found = Vec::new();
-        for About { table, columns, .. } in about {
+        let mut related = Vec::new();
+        for About { table, columns, values, .. } in about {
             let conditions: Vec<_> =
                 columns.iter().map(|(column, _)| format!("{} = ?", quoted(column))).collect();
-            let values: Vec<_> = columns.iter().map(|(_, value)| bound(value)).collect();
+            let key = columns.iter().map(|(_, value)| bound(value)).collect();
             let guard = [table.clone(), guard_key(columns)].map(types::Value::Text).to_vec();
-            found.push(Found::new(live, &schema, table, &conditions.join(" AND "), values)?);
+            found.push(Found::new(live, &schema, table, &conditions.join(" AND "), key)?);
             let condition = "table_name = ?1 AND key = ?2";
             found.push(Found::new(live, &schema, ROW_GUARDS, condition, guard)?);
+            // The rows that refer to this one need not exist yet, nor does this one.
+            let set = |name: &str| values.iter().find(|(column, _)| column == name);
+            for link in &links {
+                let (above, below) = (link.child == table, link.parent == table);
+                if let Some((_, value)) = set(link.column).filter(|_| above) {
+                    related.push((link.parent, link.key, bound(value)));
+                }
+                if let Some((_, value)) = set(link.key).filter(|_| below) {
+                    related.push((link.child, link.column, bound(value)));
+                }
+            }
+        }
+        related.extend(found.iter().flat_map(|found| found.related(&links)));
+        let mut seen = Vec::new();
+        while let Some(next) = related.pop() {
+            if seen.contains(&next) {
+                continue;
+            }
+            let (table, column, value) = &next;
+            let condition = format!("{} = ? LIMIT {RELATED}", quoted(column));
+            let more = Found::new(live, &schema, table, &condition, vec![value.clone()])?;
+            related.extend(more.related(&links));
+            found.push(more);
+            seen.push(next);
         }
         Ok(found)
     });
@@ -258,13 +322,13 @@ fn copy(
             "the database lacks tables of these {migrations} migrations; run `hookmill migrate`"
         )
     })?;
-    for Found { table, names, rows } in found {
+    for Found { table, columns, rows } in found {
+        let names = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let values = vec!["?"; columns.len()].join(", ");
+        let insert =
+            format!("INSERT OR IGNORE INTO {} ({names}) VALUES ({values})", quoted(&table));
         for row in rows {
-            let values = vec!["?"; row.len()].join(", ");
-            database.execute(
-                &format!("INSERT OR IGNORE INTO {table} ({names}) VALUES ({values})"),
-                params_from_iter(row),
-            )?;
+            database.execute(&insert, params_from_iter(row))?;
         }
     }
     Ok(())
@@ -273,7 +337,7 @@ fn copy(
 /// Rows of a table: the values of its columns.
 struct Found {
     table: String,
-    names: String,
+    columns: Vec<String>,
     rows: Vec<Vec<types::Value>>,
 }
 
@@ -286,12 +350,34 @@ impl Found {
         values: Vec<types::Value>,
     ) -> rusqlite::Result<Self> {
         let columns = schema.tables.get(table).into_iter().flat_map(|table| &table.columns);
-        let names: Vec<_> = columns.map(|column| quoted(&column.name)).collect();
-        let (count, names, table) = (names.len(), names.join(", "), quoted(table));
-        let mut query = live.prepare(&format!("SELECT {names} FROM {table} WHERE {condition}"))?;
-        let row = |row: &rusqlite::Row<'_>| (0..count).map(|column| row.get(column)).collect();
+        let columns: Vec<_> = columns.map(|column| column.name.clone()).collect();
+        let names = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let table = table.to_owned();
+        let sql = format!("SELECT {names} FROM {} WHERE {condition}", quoted(&table));
+        let mut query = live.prepare(&sql)?;
+        let row =
+            |row: &rusqlite::Row<'_>| (0..columns.len()).map(|column| row.get(column)).collect();
         let rows = query.query_map(params_from_iter(values), row)?.collect::<Result<_, _>>()?;
-        Ok(Self { table, names, rows })
+        drop(query);
+        Ok(Self { table, columns, rows })
+    }
+
+    /// The parents and the children of its rows: their tables, and a column with its value.
+    fn related<'l>(&self, links: &[Link<'l>]) -> Vec<(&'l str, &'l str, types::Value)> {
+        let values = |name: &str| {
+            let place = self.columns.iter().position(|column| column == name);
+            self.rows.iter().filter_map(move |row| row.get(place?).cloned())
+        };
+        let mut related = Vec::new();
+        for &Link { child, column, parent, key } in links {
+            if child == self.table {
+                related.extend(values(column).map(|value| (parent, key, value)));
+            }
+            if parent == self.table {
+                related.extend(values(key).map(|value| (child, column, value)));
+            }
+        }
+        related
     }
 }
 
@@ -331,20 +417,22 @@ fn plain_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// The rows that an event changes, by table and primary key.
+/// The rows that an event changes, by table and primary key, and all rows of these tables.
 async fn rows(
     trial: &Trial<'_>,
     about: &[About],
+    whole: &BTreeSet<&str>,
 ) -> anyhow::Result<BTreeMap<(String, String), Row>> {
     let mut found = BTreeMap::new();
-    for About { table, columns, .. } in about {
-        let conditions = conditions(columns);
+    let about = about.iter().map(|About { table, columns, .. }| (&**table, conditions(columns)));
+    let whole = whole.iter().map(|table| (*table, "true".to_owned()));
+    for (table, conditions) in about.chain(whole) {
         let known = trial.schema.tables.get(table);
         let keys: Vec<_> = known.into_iter().flat_map(|table| &table.columns).collect();
         for row in trial.ask(&format!("{} WHERE {conditions}", trial.select(table))).await? {
             let key = keys.iter().filter(|column| column.key).map(|column| &row[&column.name]);
             let key = key.map(Value::to_string).collect::<Vec<_>>().join(",");
-            found.insert((table.clone(), key), row);
+            found.insert((table.to_owned(), key), row);
         }
     }
     Ok(found)
@@ -362,7 +450,7 @@ async fn outranked(
     event_id: &str,
 ) -> anyhow::Result<Vec<String>> {
     let mut reasons = Vec::new();
-    for About { table, columns, order, is_time, is_list } in about {
+    for About { table, columns, order, is_time, is_list, .. } in about {
         let Some((version, precedence)) = *order else { continue };
         let known = trial.schema.tables.get(table);
         // The rows of a list have the order of their owner, or one each.

@@ -811,6 +811,12 @@ mod tests {
             ),
         ];
         insta::assert_snapshot!(differing.join("\n"));
+        // A fallback does not hide that both are about one object.
+        let list = mirror("list", true, &tie("{ type = ['*', '*.created'] }"));
+        let list = list.replace("team = 'id'", "team = ['id', 'team_id']");
+        let found =
+            faults(&(mirror("whole", false, &tie("{ type = ['*.created', '*'] }")) + &list));
+        assert!(found.contains("mirror one object"), "{found}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hookmill_native::now;
 use hookmill_providers::Event;
 use hookmill_rules::agree::overlapping;
 use hookmill_rules::ast::{
-    ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableWrite, ValueDecl,
+    ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableDecl, TableWrite, ValueDecl,
 };
 use hookmill_rules::handler::Handler;
 use hookmill_rules::{EventField, Form, GUARD_COLUMNS, Path, Pattern, Step, ValuePath};
@@ -212,10 +212,19 @@ fn of_tables(
     let mut warnings = constraints(loaded, &schema, &database)?;
     warnings.extend(triggers_and_checks(loaded, &database, &concerns)?);
     let rules = loaded.config.rules.iter();
-    warnings.extend(rules.flat_map(|rule| needed_by_deletions(rule, known, &schema, &concerns)));
+    warnings.extend(
+        rules.flat_map(|rule| needed_by_deletions(rule, known, (&schema, &database), &concerns)),
+    );
     warnings.extend(respelled(loaded, &schema, &concerns));
     warnings.extend(without_views(loaded, &schema, &mut database, &concerns)?);
     Ok(warnings)
+}
+
+/// Where a rule names its table. For a rule of a preset, where the preset is named.
+fn place_of_table(loaded: &Loaded, rule: &RuleDecl, decl: &TableDecl) -> Located<()> {
+    let of_preset = rule.on.first().filter(|_| rule.preset);
+    let preset = of_preset.and_then(|on| loaded.config.presets.get(&on.source));
+    preset.map_or_else(|| decl.table.place(), Located::place)
 }
 
 /// The warnings about constraints that depend on other rows, and so on the order in which events arrive. The user's migrations
@@ -227,8 +236,6 @@ fn constraints(
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut parents =
         database.prepare("SELECT \"table\", \"from\" FROM pragma_foreign_key_list(?1)")?;
-    let mut generated =
-        database.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3)")?;
     let mut children = database.prepare(
         "WITH RECURSIVE links AS MATERIALIZED (
             SELECT child.name AS child, parent.\"table\" AS parent, parent.on_delete
@@ -247,10 +254,7 @@ fn constraints(
     let mut warnings = BTreeMap::new();
     for rule in &loaded.config.rules {
         let EffectDecl::Table(decl) = &rule.effect else { continue };
-        let name = &decl.table.value;
-        let of_preset = rule.on.first().filter(|_| rule.preset);
-        let preset = of_preset.and_then(|on| loaded.config.presets.get(&on.source));
-        let place = preset.map_or_else(|| decl.table.place(), Located::place);
+        let (name, place) = (&decl.table.value, place_of_table(loaded, rule, decl));
         let mut warn = |problem: String, hint: &str| {
             let warning = place.error(problem.as_str()).hint(hint);
             warnings.entry(problem).or_insert(warning);
@@ -287,8 +291,8 @@ fn constraints(
                 );
             }
         }
-        let generated: BTreeSet<String> =
-            generated.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let is_generated =
+            |name: &String| table.is_some_and(|table| table.generated.contains(name));
         let index = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
         for index in indexes.query_map([name], index)? {
             let (columns, is_partial): (_, bool) = index?;
@@ -296,7 +300,7 @@ fn constraints(
             // Expressions, conditions and generated columns read other columns.
             let depends = |name: &Option<String>| {
                 name.as_ref()
-                    .is_none_or(|name| written.contains(name.as_str()) || generated.contains(name))
+                    .is_none_or(|name| written.contains(name.as_str()) || is_generated(name))
             };
             let has = |column: &str| columns.iter().any(|name| name.as_deref() == Some(column));
             let has_key = decl.key.iter().all(|(name, _)| has(&name.value));
@@ -315,11 +319,11 @@ fn constraints(
     Ok(warnings.into_values().collect())
 }
 
-/// The warnings about columns that are NOT NULL, if no event is known that deletes. A deletion may have no more than the id.
+/// The warnings about what a deletion may lack, if no event is known that deletes. It may have no more than the id.
 fn needed_by_deletions(
     rule: &RuleDecl,
     known: &BTreeMap<&str, Known>,
-    schema: &Schema,
+    (schema, database): (&Schema, &Connection),
     concerns: impl Fn(&Located<()>) -> bool,
 ) -> Vec<ConfigError> {
     let EffectDecl::Table(decl) = &rule.effect else { return Vec::new() };
@@ -360,45 +364,100 @@ fn needed_by_deletions(
             "such an event becomes a dead letter; allow NULL in the column, or add a test with an event that deletes",
         )
     };
-    needed.map(warning).collect()
+    let mut warnings: Vec<_> = needed.map(warning).collect();
+    if warnings.is_empty()
+        && concerns(&decl.table.place())
+        && let Some(why) = refused_deletion(decl, table, database)
+    {
+        let problem =
+            format!("`{}` refuses a deletion that has only the key: {why}", decl.table.value);
+        warnings.push(decl.table.error(problem).hint(
+            "such an event becomes a dead letter; change the constraint, or add a test with an event that deletes",
+        ));
+    }
+    warnings
 }
 
-/// The warnings about triggers that change what rules write, and about conditions on counters.
+/// Why a table refuses the row of a deletion that has only the key, if not because of the key.
+fn refused_deletion(decl: &TableDecl, table: &Table, database: &Connection) -> Option<String> {
+    let is_key = |name: &str| table.column(name).is_some_and(|column| column.key);
+    let any = |name: &str| match table.column(name)?.affinity {
+        Affinity::Integer | Affinity::Real | Affinity::Numeric => Some("1"),
+        Affinity::Text | Affinity::AsIs => Some("'x'"),
+    };
+    let mut values = Vec::new();
+    for (name, _) in &decl.key {
+        values.push((name.value.as_str(), any(&name.value)?));
+    }
+    for (name, value) in decl.columns() {
+        // A deletion has a constant as well.
+        let is_constant = matches!(value.value, ValueDecl::Constant(_));
+        let value = if is_constant { any(&name.value)? } else { "NULL" };
+        values.push((name.value.as_str(), value));
+    }
+    values.extend(GUARD_COLUMNS.into_iter().zip(["1", "1", "'x'", "1"]));
+    let (names, values): (Vec<_>, Vec<_>) =
+        values.into_iter().map(|(name, value)| (quoted(name), value)).unzip();
+    let insert = format!(
+        "SAVEPOINT deletion; INSERT INTO {} ({}) VALUES ({})",
+        quoted(&decl.table.value),
+        names.join(", "),
+        values.join(", ")
+    );
+    let refused = database.execute_batch(&insert).err();
+    let undone = database.execute_batch("ROLLBACK TO deletion; RELEASE deletion");
+    let why = refused.filter(|_| undone.is_ok())?.to_string();
+    let of_key = |word: &str| is_key(word) || word == "FOREIGN";
+    let words = why.split(|c: char| !c.is_alphanumeric() && c != '_');
+    (why.contains("constraint failed") && !words.into_iter().any(of_key)).then_some(why)
+}
+
+/// The warnings about triggers that change what rules write, and about conditions on counters. A trigger may be one of any table,
+/// and the user's migrations may add one to the table of a preset.
 fn triggers_and_checks(
     loaded: &Loaded,
     database: &Connection,
     concerns: impl Fn(&Located<()>) -> bool,
 ) -> anyhow::Result<Vec<ConfigError>> {
     let mut definitions = database.prepare(
-        "SELECT type, name, upper(sql) FROM sqlite_schema
-         WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'trigger') ORDER BY name",
+        "SELECT type, name, upper(tbl_name), upper(sql) FROM sqlite_schema
+         WHERE type IN ('table', 'trigger') AND sql IS NOT NULL ORDER BY name",
     )?;
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?))
+    };
+    let definitions: Vec<(String, String, String, String)> =
+        definitions.query_map([], row)?.collect::<Result<_, _>>()?;
     let mut warnings = BTreeMap::new();
     for rule in &loaded.config.rules {
         let EffectDecl::Table(decl) = &rule.effect else { continue };
-        let (name, place) = (&decl.table.value, decl.table.place());
-        if !concerns(&place) {
-            continue;
-        }
+        let (name, place) = (&decl.table.value, place_of_table(loaded, rule, decl));
         let counts = matches!(decl.write, TableWrite::Count { .. });
-        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-        for definition in definitions.query_map([name], row)? {
-            let (kind, own, sql): (String, String, String) = definition?;
+        let table = name.to_ascii_uppercase();
+        for (kind, own, of, sql) in &definitions {
             let words: Vec<_> = sql
                 .split(|c: char| !c.is_alphanumeric() && c != '_')
                 .filter(|w| !w.is_empty())
                 .collect();
             let has = |sought: &[&str]| words.windows(sought.len()).any(|found| found == sought);
-            let table = name.to_ascii_uppercase();
-            let writes = [["UPDATE", table.as_str()], ["INTO", &table], ["FROM", &table]];
-            if kind == "trigger" && (has(&["RAISE", "IGNORE"]) || writes.iter().any(|w| has(w))) {
+            let writes = [&["UPDATE", &*table][..], &["INTO", &table], &["DELETE", "FROM", &table]];
+            let updates = words
+                .windows(4)
+                .any(|found| matches!(found, ["UPDATE", "OR", _, other] if *other == table));
+            let ignores = *of == table && has(&["RAISE", "IGNORE"]);
+            if kind == "trigger" && (ignores || updates || writes.iter().any(|w| has(w))) {
                 let warning = place.error(format!(
                     "the trigger `{own}` may change what rules write into `{name}`"
                 ));
                 warnings.entry(own).or_insert(warning.hint(
                     "rows would depend on the order in which events arrive; write other tables in the trigger",
                 ));
-            } else if kind == "table" && counts && has(&["CHECK"]) {
+            } else if kind == "table"
+                && *of == table
+                && counts
+                && has(&["CHECK"])
+                && concerns(&place)
+            {
                 let warning =
                     place.error(format!("`{name}` has a CHECK, and the rule adds to its rows"));
                 warnings.entry(own).or_insert(warning.hint(
