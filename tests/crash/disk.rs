@@ -55,9 +55,10 @@ fn seed() -> u64 {
 fn damage(pipeline: &Pipeline) -> String {
     let mut verify = Command::new(binary());
     let verified = verify.arg("verify-data").arg("--data").arg(pipeline.data()).output().unwrap();
-    match verified.status.success() {
-        true => String::new(),
-        false => String::from_utf8(verified.stdout).unwrap(),
+    if verified.status.success() {
+        String::new()
+    } else {
+        String::from_utf8(verified.stdout).unwrap()
     }
 }
 

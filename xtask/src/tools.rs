@@ -46,13 +46,13 @@ impl Tools {
     ///
     /// If something cannot be installed.
     pub fn install() -> anyhow::Result<Self> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
         wasm_target()?;
         let lock =
             fs::read_to_string(root().join("Cargo.lock")).context("there is no Cargo.lock")?;
         let version = |package| {
             locked(&lock, package).with_context(|| format!("{package} is not in Cargo.lock"))
         };
-        static INSTALLING: Mutex<()> = Mutex::new(());
         let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         // No registry has these two prebuilt.
         cargo_install("wasm-bindgen-cli", "wasm-bindgen", &version("wasm-bindgen")?)?;
@@ -265,9 +265,9 @@ fn modules() -> PathBuf {
 ///
 /// If it cannot be installed.
 pub fn wasm_target() -> anyhow::Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    const TARGET: &str = "wasm32-unknown-unknown";
     let rustc = || {
         let mut command = Command::new("rustc");
         command.current_dir(root()).args(["--print", "target-libdir", "--target", TARGET]);

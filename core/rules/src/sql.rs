@@ -430,9 +430,10 @@ impl Target<'_> {
     /// `one`: an owner has one of these lists, and of two that are equal in everything that orders them, one counts.
     fn items(&self, owner: usize, rows: &str, one: bool) -> String {
         let source = member(SOURCE);
-        let (source, rows) = match one && self.has_several_sources {
-            true => (format!("max({source})"), format!("{rows}\nGROUP BY {}", owners(owner))),
-            false => (source, rows.to_owned()),
+        let (source, rows) = if one && self.has_several_sources {
+            (format!("max({source})"), format!("{rows}\nGROUP BY {}", owners(owner)))
+        } else {
+            (source, rows.to_owned())
         };
         format!(
             "{head},\n\

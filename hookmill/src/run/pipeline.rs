@@ -270,17 +270,8 @@ pub fn run(
         let replays = RunReplays { store: store.clone(), queue: queue.sender(QueueName::Replays) };
         runner.start(&mut tasks, "replays".to_owned(), replays, replay_requested.clone());
         start_sweeps(&mut tasks, &runner, (&store, &objects, &queue), loaded.config.retention);
-        let running = Some(admin::Running { client, replay_requested, written });
-        let queues = admin::Queues::Running(queue.clone());
-        let lent = admin::AdminPlatform {
-            store: store.for_questions(),
-            bodies: objects.bodies(),
-            config: Some(loaded.admin()),
-            queues,
-            running,
-            memory: GuardMemory::new(),
-        };
-        let admin = hookmill_admin::router(Arc::new(lent));
+        let running = admin::Running { client, replay_requested, written };
+        let admin = admin_api((&store, &objects, &queue), &loaded, running);
         watch_queue(&mut tasks, queue.clone(), stopped.clone());
         tasks.start("dead letters", {
             let (queue, store, stopped) = (queue.clone(), store.clone(), stopped.clone());
@@ -310,6 +301,22 @@ pub fn run(
         counts.write().await;
         found.map_or(Ok(()), |error| Err(error.into()))
     })
+}
+
+/// The admin API of a running pipeline.
+fn admin_api(
+    (store, objects, queue): (&Sqlite, &Files, &SqliteQueue),
+    loaded: &Loaded,
+    running: admin::Running,
+) -> Router {
+    hookmill_admin::router(Arc::new(admin::AdminPlatform {
+        store: store.for_questions(),
+        bodies: objects.bodies(),
+        config: Some(loaded.admin()),
+        queues: admin::Queues::Running(queue.clone()),
+        running: Some(running),
+        memory: GuardMemory::new(),
+    }))
 }
 
 /// Starts the jobs that remove what is no longer needed.
