@@ -281,7 +281,7 @@ parents = { team = "teams" }
     };
     let deleted = |file: &str, id: &str| {
         let arguments = ["explain", "shop", id, "--file", file, "--json"];
-        let explained = &crate::printed(folder.path(), &arguments)[0];
+        let explained = &printed(folder.path(), &arguments)[0];
         let rows = explained["rows"].as_array().unwrap().iter();
         let row = rows.filter(|row| row["table"] == "members").map(|row| {
             let deleted = |when: &str| row[when]["_deleted"].clone();
@@ -289,7 +289,7 @@ parents = { team = "teams" }
         });
         row.collect::<Vec<_>>()
     };
-    let null = serde_json::Value::Null;
+    let null = Value::Null;
     send("evt_1", "member.joined", "ada.json");
     assert_eq!(deleted("gone.json", "evt_2"), [(0.into(), 1.into())]);
     send("evt_2", "team.deleted", "gone.json");
