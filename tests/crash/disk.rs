@@ -46,9 +46,7 @@ impl Disk {
 }
 
 fn seed() -> u64 {
-    let seed = u64::try_from(now().millis()).unwrap();
-    println!("seed {seed}");
-    seed
+    u64::try_from(now().millis()).unwrap()
 }
 
 /// What `hookmill verify-data` says of the pipeline's folder; nothing if it is whole.
@@ -65,6 +63,7 @@ fn damage(pipeline: &Pipeline) -> String {
 #[test]
 fn a_power_failure_loses_no_acknowledged_event() {
     let seed = seed();
+    println!("seed {seed}");
     let mut disk = Disk::new(seed);
     let mut pipeline = Pipeline::forgetful_in(disk.environment(&[]));
     let acknowledged = under_load(&mut pipeline, (seed, FAILURES), |pipeline| {
@@ -84,6 +83,7 @@ fn a_power_failure_loses_no_acknowledged_event() {
 #[test]
 fn a_failing_disk_loses_no_acknowledged_event() {
     let seed = seed();
+    println!("seed {seed}");
     let mut disk = Disk::new(seed);
     let mut pipeline = Pipeline::forgetful_in(disk.environment(&[]));
     let mut refusals = 0;
@@ -116,6 +116,7 @@ fn a_failing_disk_loses_no_acknowledged_event() {
 #[test]
 fn files_that_a_lying_disk_has_damaged_are_noticed() {
     let seed = seed();
+    println!("seed {seed}");
     let mut disk = Disk::new(seed);
     let lies = [("HOOKMILL_DISK_LIES", "1")];
     let (mut noticed, mut whole) = (0, 0);

@@ -9,6 +9,8 @@ use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 const SECTOR: u64 = 512;
+/// The same as a length in memory.
+const BYTES: usize = 512;
 
 /// A record of shim.c.
 struct Record {
@@ -76,7 +78,7 @@ impl Unsynced {
         for number in record.at / SECTOR..(record.at + record.count) / SECTOR {
             let start = usize::try_from(number * SECTOR - record.at).unwrap();
             let held = record.bytes.get(start..).unwrap_or_default();
-            let held = held[..held.len().min(SECTOR as usize)].to_vec();
+            let held = held[..held.len().min(BYTES)].to_vec();
             let sector = self.sectors.entry(number).or_default();
             if sector.is_stuck {
                 sector.is_stuck = false;
@@ -171,7 +173,7 @@ fn tear(path: &Path, unsynced: Unsynced, chance: &mut fastrand::Rng) {
     for (number, Sector { older, is_stuck }) in unsynced.sectors {
         let choice = chance.usize(0..older.len() + usize::from(!is_stuck));
         let Some(content) = older.get(choice) else { continue };
-        let mut sector = [0; SECTOR as usize];
+        let mut sector = [0; BYTES];
         sector[..content.len()].copy_from_slice(content);
         let start = number * SECTOR;
         if start < size {
