@@ -122,7 +122,7 @@ fn files_that_a_lying_disk_has_damaged_are_noticed() {
     let (mut noticed, mut whole) = (0, 0);
     while noticed < 3 {
         assert!(whole < 100, "a lying disk damages nothing");
-        // Of another folder.
+        // The records are about the folder of the pipeline before.
         std::fs::write(disk.log(), "").unwrap();
         let mut pipeline = Pipeline::forgetful_in(disk.environment(&lies));
         under_load(&mut pipeline, (seed, 1), |_| {});

@@ -1,4 +1,4 @@
-//! What a disk may hold after a power failure, from the records of shim.c.
+//! What a disk may hold after a power failure, from the records of disk.c.
 //!
 //! A sync of a file makes its content durable, a sync of a folder its names. Whatever was not synced may be there or not, sector
 //! by sector. Names are lost in order, as file systems with a journal lose them.
@@ -12,7 +12,7 @@ const SECTOR: u64 = 512;
 /// The same as a length in memory.
 const BYTES: usize = 512;
 
-/// A record of shim.c.
+/// A record of disk.c.
 struct Record {
     kind: u8,
     path: PathBuf,
@@ -168,7 +168,6 @@ fn tear(path: &Path, unsynced: Unsynced, chance: &mut fastrand::Rng) {
         return fs::remove_file(path).unwrap();
     }
     let mut file = File::options().read(true).write(true).open(path).unwrap();
-    // Nothing is lost in half of all failures, so that what follows is tested more often.
     let size = file.metadata().unwrap().len();
     for (number, Sector { older, is_stuck }) in unsynced.sectors {
         let choice = chance.usize(0..older.len() + usize::from(!is_stuck));

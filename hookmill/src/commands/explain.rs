@@ -302,17 +302,15 @@ fn copy(
             }
         }
         related.extend(found.iter().flat_map(|found| found.related(&links)));
-        let mut seen = Vec::new();
-        while let Some(next) = related.pop() {
-            if seen.contains(&next) {
+        let mut seen = BTreeSet::new();
+        while let Some((table, column, value)) = related.pop() {
+            if !seen.insert((table, column, format!("{value:?}"))) {
                 continue;
             }
-            let (table, column, value) = &next;
             let condition = format!("{} = ? LIMIT {RELATED}", quoted(column));
-            let more = Found::new(live, &schema, table, &condition, vec![value.clone()])?;
+            let more = Found::new(live, &schema, table, &condition, vec![value])?;
             related.extend(more.related(&links));
             found.push(more);
-            seen.push(next);
         }
         Ok(found)
     });
