@@ -304,6 +304,16 @@ fn a_fetched_object_stays_when_its_event_is_reprocessed() {
     assert_eq!(world.items(), [["si_0", "9"]]);
 }
 
+/// The simulation found that both in one batch were taken for two events.
+#[test]
+fn an_event_and_its_reprocessing_are_no_tie() {
+    let world = World::new();
+    let event = updated("evt_1", 100, &subscription(&[1]));
+    let again = reprocessed(&event.text, 1, &[]).unwrap();
+    world.applied(&[event, Delivery { attempts: 1, text: again }]);
+    assert_eq!(world.fixture.rows("SELECT path FROM refetches"), Vec::<Vec<String>>::new());
+}
+
 #[test]
 fn an_answer_with_another_object_is_not_applied() {
     let world = World::new();

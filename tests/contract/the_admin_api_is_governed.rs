@@ -127,9 +127,11 @@ fn a_dead_letter_is_shown_with_its_body_and_discarded_with_a_reason() {
 fn an_event_is_found_with_its_timeline() {
     let pipeline = Pipeline::start();
     let reader = operator(&pipeline, "read");
-    accepted(&pipeline, &counted("evt_1", "a", 1));
-    accepted(&pipeline, &counted("evt_2", "a", 1));
-    pipeline.settle();
+    // One after the other: two consumers may apply them in any order.
+    for id in ["evt_1", "evt_2"] {
+        accepted(&pipeline, &counted(id, "a", 1));
+        pipeline.settle();
+    }
     let found = eventually("both are found", || {
         let found = reader.get("/events?type=test.counted&state=applied").json()["items"].clone();
         (found.as_array()?.len() == 2).then_some(found)

@@ -106,6 +106,8 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     messages: u64,
     deliveries: u32,
+    /// The number of statements with random bytes.
+    blobs: usize,
 }
 
 impl World {
@@ -132,6 +134,7 @@ impl World {
             trace: None,
             messages: 0,
             deliveries,
+            blobs: 0,
         }
     }
 
@@ -184,8 +187,13 @@ impl World {
         fault
     }
 
-    /// Runs a transaction as the native store does, but at the time of this world.
+    /// Runs a transaction as the native store does, but at the time of this world, and with random bytes that repeat.
     pub fn run(&mut self, mut statements: Vec<Statement>) -> Result<Vec<Rows>, StoreError> {
+        for statement in statements.iter_mut().filter(|it| it.sql.contains("randomblob")) {
+            self.blobs += 1;
+            let (names, values) = ("randomblob(", format!("abs({} * ", self.blobs));
+            statement.sql = statement.sql.replace(names, &values).into();
+        }
         for param in statements.iter_mut().flat_map(|statement| &mut statement.params) {
             if *param == Param::Now {
                 *param = Param::Integer(CLOCK.get());

@@ -83,13 +83,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let (mut times, mut unchecked) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
-        // Downloads need no core, and clippy leaves one idle for half of its time.
+        // Downloads need no core.
         if steps.contains(&Step::Browser) {
             scope.spawn(prepare);
         }
-        if steps.contains(&Step::Workers) {
-            scope.spawn(Tools::install);
-        }
+        let install = || {
+            if steps.contains(&Step::Workers) {
+                scope.spawn(Tools::install);
+            }
+        };
         let mut building = None;
         for step in first {
             let start = Instant::now();
@@ -99,7 +101,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 building = Some(scope.spawn(workers_for_tests));
             }
             match step {
-                Step::Lint => lint()?,
+                Step::Lint => lint(install)?,
                 Step::Deny => unchecked.extend(deny()?),
                 Step::Unit => unit()?,
                 Step::Native => native()?,
@@ -141,7 +143,8 @@ fn prepare() {
     let _ = Tools::chromium();
 }
 
-fn lint() -> anyhow::Result<()> {
+/// `install`: starts what has time until a later step.
+fn lint(install: impl FnOnce()) -> anyhow::Result<()> {
     wasm_target()?;
     shell(cargo().args(["fmt", "--all", "--check"]))?;
     shell(&mut tool("typos")?)?;
@@ -171,6 +174,8 @@ fn lint() -> anyhow::Result<()> {
     }
     shell(clippy.args(["--", "-D", "warnings"]))?;
     shell(clippy_wasm.args(["--", "-D", "warnings"]))?;
+    // What follows compiles one package at a time.
+    install();
     features()?;
     shell(&mut doc)
 }
