@@ -249,12 +249,13 @@ const DONE: &str = "\
 UPDATE replays SET state = 'done', ended_at = ?2, error = NULL WHERE id = ?1 AND state = 'running'";
 
 /// `?1` now, `?2` the latest possible end of a lease. Returns the letters of a replay that was canceled during a step, or
-/// after the process of that step ended.
+/// after the process of that step ended; or that one process ended while another, whose lease had run out, claimed a letter.
 const GIVE_BACK: &str = "\
 -- letters that were not sent
 UPDATE dead_letters SET state = 'dead'
-WHERE state = 'replaying' AND replay IN (
-    SELECT id FROM replays WHERE state = 'cancelled' AND (due_at <= ?1 OR due_at > ?2)
+WHERE state = 'replaying' AND EXISTS (
+    SELECT 1 FROM replays WHERE replays.id = dead_letters.replay AND replays.state IN ('cancelled', 'done')
+        AND (due_at <= ?1 OR due_at > ?2)
 )";
 
 const NEXT: &str = "\

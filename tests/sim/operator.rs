@@ -44,7 +44,7 @@ impl World {
             4 => self.reprocess_all(),
             5..7 => self.turn(),
             7 => self.discard_one(),
-            8 if self.choices.once_in(4) => self.move_table(None),
+            8 if self.choices.once_in(2) => self.move_table(None),
             _ => self.turn_gate(Some(false)),
         }
     }

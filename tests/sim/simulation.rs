@@ -87,8 +87,8 @@ struct Simulation<'c> {
     /// Events that Hookmill has acknowledged, whether or not the provider got the answer.
     acknowledged: BTreeSet<String>,
     backup: Option<Backup>,
-    /// Whether the letters of the end were replayed.
-    has_replayed: bool,
+    /// How often the letters of the end were replayed.
+    replays_at_end: usize,
 }
 
 /// Runs a history.
@@ -148,7 +148,7 @@ impl<'c> Simulation<'c> {
             answers: Answers::default(),
             acknowledged: BTreeSet::new(),
             backup: None,
-            has_replayed: false,
+            replays_at_end: 0,
         }
     }
 
@@ -397,9 +397,10 @@ impl<'c> Simulation<'c> {
     fn replay_the_rest(&mut self) -> bool {
         let broken =
             "SELECT id FROM dead_letters WHERE state = 'dead' AND type IS NOT 'broken.made'";
-        let is_first = !std::mem::replace(&mut self.has_replayed, true);
-        let any = is_first && !self.world().rows(broken).is_empty();
+        // A replay that has ended gives its letters back after a while.
+        let any = self.replays_at_end < 3 && !self.world().rows(broken).is_empty();
         if any {
+            self.replays_at_end += 1;
             self.world().replay_all();
         }
         any
@@ -426,7 +427,7 @@ impl<'c> Simulation<'c> {
             "SELECT 'outbox ' || state || ' ' || channel FROM outbox WHERE state IN ('pending', 'sealed')
              UNION ALL SELECT 'replay ' || state FROM replays WHERE state = 'running'
              UNION ALL SELECT 'refetch ' || path FROM refetches
-             UNION ALL SELECT 'letter ' || id FROM dead_letters WHERE state = 'replayed'
+             UNION ALL SELECT 'letter ' || id FROM dead_letters WHERE state = 'replaying' OR state = 'replayed'
                 AND NOT EXISTS (SELECT 1 FROM replays WHERE replays.id = dead_letters.replay AND replays.state = 'cancelled')",
         );
         let requests = self.sendings.iter().filter(|sending| sending.asked.is_some()).count();

@@ -168,8 +168,8 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "a canceled replay keeps its letters",
         file: REPLAY,
-        find: "WHERE state = 'replaying' AND replay IN (",
-        replace: "WHERE state = 'replaying' AND false AND replay IN (",
+        find: "WHERE state = 'replaying' AND EXISTS (",
+        replace: "WHERE state = 'replaying' AND false AND EXISTS (",
     },
     Fault {
         name: "a letter of a clock that was ahead is replayed without end",
