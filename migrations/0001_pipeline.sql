@@ -28,18 +28,17 @@ CREATE TABLE events (
     PRIMARY KEY (source, id, generation)
 ) STRICT, WITHOUT ROWID;
 
--- The latest events. The index costs a row with every event; without it, any look at the latest events would read all of them.
-CREATE INDEX events_applied ON events (applied_at);
-
--- When events of each kind took effect: one row for each kind in a transaction. A search for a kind finds its events through
--- events_applied. An index of all events by kind would cost a row with every event; in full batches, these are a few for a hundred.
+-- The ledger by kind and time, for searches and retention: one row for each kind in a transaction. An index would cost a row
+-- with every event; in full batches, these are a few for a hundred.
 CREATE TABLE event_kinds (
     source TEXT NOT NULL,
     type TEXT NOT NULL,
     outcome TEXT NOT NULL,
     applied_at INTEGER NOT NULL,
-    -- How many.
+    -- How many took effect.
     events INTEGER NOT NULL,
+    -- JSON: [id, generation] of each.
+    ids TEXT NOT NULL,
     PRIMARY KEY (source, type, outcome, applied_at)
 ) STRICT, WITHOUT ROWID;
 

@@ -207,7 +207,8 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 34] = [
+const HISTORY: [(&str, &str); 36] = [
+    ("events.source", "'source'"),
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
     ("events.rows", "'[]'"),
@@ -216,6 +217,7 @@ const HISTORY: [(&str, &str); 34] = [
     ("event_kinds.type", "'type'"),
     ("event_kinds.outcome", "'applied'"),
     ("event_kinds.events", "1"),
+    ("event_kinds.ids", "json_array(json_array('id-' || i, 0))"),
     ("dead_letters.source", "'source-' || (i % 3)"),
     ("dead_letters.type", "'type-' || (i % 5)"),
     ("dead_letters.fingerprint", "'fingerprint-' || (i % 5)"),
@@ -782,7 +784,7 @@ fn the_dashboards_queries() {
 }
 
 /// Events and letters of few kinds, and of rare ones. Each has its own time.
-const SEARCHED: [(&str, &str); 29] = [
+const SEARCHED: [(&str, &str); 30] = [
     ("events.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
     ("events.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
     ("events.outcome", "iif(i = 9, 'recorded', 'applied')"),
@@ -793,6 +795,7 @@ const SEARCHED: [(&str, &str); 29] = [
     ("event_kinds.outcome", "iif(i = 9, 'recorded', 'applied')"),
     ("event_kinds.applied_at", "1767225600000 - i * 1000"),
     ("event_kinds.events", "1"),
+    ("event_kinds.ids", "json_array(json_array('id-' || i, 0))"),
     ("dead_letters.source", "CASE i WHEN 7 THEN 'rare' ELSE 'source-' || (i % 2) END"),
     ("dead_letters.type", "CASE i WHEN 8 THEN 'rare' ELSE 'type-' || (i % 3) END"),
     ("dead_letters.reason", "iif(i = 9, 'dropped', 'exhausted')"),
@@ -893,7 +896,7 @@ fn a_search_finds_what_a_scan_finds() {
     database
         .execute_batch(
             "DELETE FROM event_kinds;
-             INSERT INTO event_kinds SELECT source, type, outcome, applied_at, count(*) FROM events GROUP BY 1, 2, 3, 4",
+             INSERT INTO event_kinds SELECT source, type, outcome, applied_at, count(*), json_group_array(json_array(id, generation)) FROM events GROUP BY 1, 2, 3, 4",
         )
         .unwrap();
     let store = Arc::new(Counted::new(database));

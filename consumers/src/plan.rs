@@ -191,16 +191,18 @@ UPDATE replays SET applied = applied + new.n FROM (
     GROUP BY 1
 ) AS new WHERE replays.generation = new.generation";
 
-/// The kinds of events that take effect, at the time in the ledger: see `hookmill_dlq::kinds`.
+/// The events that take effect, by kind, at the time in the ledger: see `hookmill_dlq::kinds`. Two transactions may have one
+/// time.
 const KINDS: &str = "\
 -- kinds
 WITH rows AS MATERIALIZED (SELECT value FROM jsonb_each(?1))
-INSERT INTO event_kinds (source, type, outcome, applied_at, events)
-SELECT source, type, outcome, applied_at, count(*) FROM rows
-CROSS JOIN events ON source = value ->> 0 AND id = value ->> 1 AND generation = value ->> 2
+INSERT INTO event_kinds (source, type, outcome, applied_at, events, ids)
+SELECT source, type, outcome, applied_at, count(*), json_group_array(json_array(events.id, generation)) FROM rows
+CROSS JOIN events ON source = value ->> 0 AND events.id = value ->> 1 AND generation = value ->> 2
 WHERE true
 GROUP BY 1, 2, 3, 4
-ON CONFLICT (source, type, outcome, applied_at) DO UPDATE SET events = events + excluded.events";
+ON CONFLICT (source, type, outcome, applied_at) DO UPDATE SET events = events + excluded.events,
+    ids = substr(ids, 1, length(ids) - 1) || ',' || substr(excluded.ids, 2)";
 
 /// The number of events and the maximum lag by minute. Dead letters and reprocessed events count with a lag of zero, since
 /// their waiting time is not the pipeline's. `?2` now.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 /// The columns of `event_kinds` that make a kind.
-pub const EVENT_KIND: [&str; 3] = ["source", "type", "outcome"];
+pub const EVENT_KIND: [&str; 3] = ["event_kinds.source", "event_kinds.type", "event_kinds.outcome"];
 
 /// The columns of the index `dead_letters_kind` that make a kind.
 pub const LETTER_KIND: [&str; 5] =

@@ -29,19 +29,6 @@ struct Kind {
     messages: bool,
 }
 
-/// The ledger keeps an event while its letter can be replayed: without the row, the replay would count twice. An event
-/// settles its letter, so such rows are rare and do not hide the rows behind them.
-const EVENTS: Kind = Kind {
-    name: "events",
-    table: "events",
-    key: "source, id, generation",
-    old: "WHERE applied_at < ?1 AND NOT EXISTS (
-        SELECT 1 FROM dead_letters WHERE dead_letters.source = events.source AND event_id = events.id
-            AND dead_letters.generation = events.generation AND state IN ('dead', 'replaying', 'replayed')
-    ) ORDER BY applied_at",
-    messages: false,
-};
-
 /// Failed attempts, which belong to the history of events.
 const RETRIES: Kind = Kind {
     name: "failed attempts",
@@ -51,22 +38,68 @@ const RETRIES: Kind = Kind {
     messages: false,
 };
 
-/// The last part of the key is the time, so the search begins with the kinds. It looks at the oldest of each: those behind
-/// them still have events.
-static OLD_EVENT_KINDS: LazyLock<String> = LazyLock::new(|| {
+/// Whether an event that a row of `event_kinds` lists can be removed from the ledger. The ledger keeps an event while its letter
+/// can be replayed: without the row, the replay would count twice. An event settles its letter, so such rows are rare.
+const IS_REMOVABLE: &str = "\
+EXISTS (
+        SELECT 1 FROM events WHERE events.source = event_kinds.source AND events.id = one.value ->> 0
+            AND events.generation = one.value ->> 1
+    ) AND NOT EXISTS (
+        SELECT 1 FROM dead_letters WHERE dead_letters.source = event_kinds.source AND event_id = one.value ->> 0
+            AND generation = one.value ->> 1 AND state IN ('dead', 'replaying', 'replayed')
+    )";
+
+/// A common table expression with the oldest rows of `event_kinds` of each kind that meet a condition, at most as many as a step
+/// removes. Rows that do not meet it do not hide those behind them.
+fn oldest_kinds(is: &str) -> String {
     format!(
-        "WHERE (source, type, outcome, applied_at) IN (
-        WITH RECURSIVE {}
-        SELECT kind ->> 0, kind ->> 1, kind ->> 2, time.value FROM kinds, json_each((
+        "WITH RECURSIVE {},
+    oldest(kind, at) AS (
+        SELECT kind, time.value FROM kinds, json_each((
             SELECT json_group_array(applied_at) FROM (
-                SELECT applied_at FROM event_kinds WHERE {} AND applied_at < ?1 ORDER BY applied_at LIMIT ?2
+                SELECT applied_at FROM event_kinds WHERE {} AND applied_at < ?1 AND {is} ORDER BY applied_at LIMIT ?2
             )
         )) AS time WHERE kind IS NOT NULL
-    ) AND NOT EXISTS (
-        SELECT 1 FROM events INDEXED BY events_applied WHERE events.applied_at = event_kinds.applied_at
     )",
         kinds("event_kinds", &EVENT_KIND),
         of_kind(&EVENT_KIND)
+    )
+}
+
+static OLD_EVENTS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WHERE (source, id, generation) IN (
+    {}
+    SELECT event_kinds.source, one.value ->> 0, one.value ->> 1
+    FROM oldest CROSS JOIN event_kinds ON {} AND applied_at = at CROSS JOIN json_each(ids) AS one
+    WHERE {IS_REMOVABLE} LIMIT ?2
+)",
+        oldest_kinds(&format!("EXISTS (SELECT 1 FROM json_each(ids) AS one WHERE {IS_REMOVABLE})")),
+        of_kind(&EVENT_KIND)
+    )
+});
+
+fn events() -> Kind {
+    Kind {
+        name: "events",
+        table: "events",
+        key: "source, id, generation",
+        old: &OLD_EVENTS,
+        messages: false,
+    }
+}
+
+/// It looks at the oldest of each kind: those behind them still have events.
+static OLD_EVENT_KINDS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WHERE (source, type, outcome, applied_at) IN (
+    {}
+    SELECT kind ->> 0, kind ->> 1, kind ->> 2, at FROM oldest
+) AND NOT EXISTS (
+    SELECT 1 FROM json_each(ids) AS one CROSS JOIN events
+        ON events.source = event_kinds.source AND events.id = one.value ->> 0 AND events.generation = one.value ->> 1
+)",
+        oldest_kinds("true")
     )
 });
 
@@ -219,7 +252,7 @@ pub async fn sweep<S: Store, O: Objects>(
 ) -> Result<Swept, StoreError> {
     let Retention { events, messages, settled, dead_letters, activity, audit } = *retention;
     let kinds = [
-        (&EVENTS, events),
+        (&self::events(), events),
         (&event_kinds(), events),
         // Without `messages` in hookmill.toml, earlier messages are removed.
         (&MESSAGES, Some(messages.unwrap_or_default())),

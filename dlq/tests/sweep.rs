@@ -77,7 +77,9 @@ fn filled(folder: &tempfile::TempDir, days: &[u64]) -> (DataFolder, Sqlite) {
             format!("INSERT INTO activity VALUES ({at} / 60000, 's', 'applied', 1, 0)"),
             format!("INSERT INTO rule_counts VALUES ({day}, 'r', 1, '{{}}')"),
             format!("INSERT INTO api_version_counts VALUES ({day}, 's', 'v', 1, 1, 0, 0)"),
-            format!("INSERT INTO event_kinds VALUES ('s', 't', 'applied', {at}, 1)"),
+            format!(
+                "INSERT INTO event_kinds VALUES ('s', 't', 'applied', {at}, 1, '[[\"e{day}\",0]]')"
+            ),
             format!(
                 "INSERT INTO audit (at, actor, action, target, reason, detail) VALUES ({at}, 'a', 'b', 'c', 'd', '{{}}')"
             ),
@@ -206,6 +208,10 @@ fn the_ledger_keeps_an_event_while_its_letter_can_be_replayed() {
     );
     sql(
         &store,
+        "INSERT INTO event_kinds SELECT source, type, outcome, applied_at, 1, json_array(json_array(id, 0)) FROM events",
+    );
+    sql(
+        &store,
         "INSERT INTO dead_letters (id, source, event_id, generation, reason, error, fingerprint, attempts, first_failed_at, last_failed_at, state, message)
          SELECT id, source, id, iif(id = '610', 1, 0), 'refused', 'x', 'f', 1, 0, 0,
             CASE id % 3 WHEN 0 THEN 'dead' WHEN 1 THEN 'replaying' ELSE 'replayed' END, 'm'
@@ -220,8 +226,9 @@ fn the_ledger_keeps_an_event_while_its_letter_can_be_replayed() {
         "UPDATE dead_letters SET state = iif(rowid % 2, 'applied', 'discarded'), state_at = 1e15",
     );
     let found = swept(&store, &objects, &retention);
-    assert_eq!((found.removed, found.more), (BTreeMap::from([("events", 500)]), true));
-    assert_eq!(swept(&store, &objects, &retention).removed, BTreeMap::from([("events", 100)]));
+    let removed = |events, kinds| BTreeMap::from([("events", events), ("kinds of events", kinds)]);
+    assert_eq!((found.removed, found.more), (removed(500, 500), true));
+    assert_eq!(swept(&store, &objects, &retention).removed, removed(100, 110));
 }
 
 #[test]

@@ -31,8 +31,9 @@ SELECT 'stripe', printf('evt_%08x', (n * 2654435761) & 4294967295), 'customer.su
 FROM numbers;
 
 WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
-INSERT INTO event_kinds (source, type, outcome, applied_at, events)
-SELECT 'stripe', 'customer.subscription.created', 'applied', unixepoch() * 1000 - n * 10, 1
+INSERT INTO event_kinds (source, type, outcome, applied_at, events, ids)
+SELECT 'stripe', 'customer.subscription.created', 'applied', unixepoch() * 1000 - n * 10, 1,
+    json_array(json_array(printf('evt_%08x', (n * 2654435761) & 4294967295), 0))
 FROM numbers WHERE true ON CONFLICT DO NOTHING;
 
 WITH RECURSIVE numbers (n) AS (SELECT ?1 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)

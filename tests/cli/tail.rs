@@ -74,9 +74,9 @@ fn took_effect(folder: &Path, ids: &str, count: u32, ago: i64) {
         SELECT 'stripe', ?1 || n, 'made.up' || char(27, 155) || '[2J', 'recorded', ?3, ?3, 1, 0 FROM n";
     let at = hookmill_tests::event::now().millis() - ago;
     database.execute(sql, (ids, count, at)).unwrap();
-    let sql = "INSERT INTO event_kinds (source, type, outcome, applied_at, events)
-        VALUES ('stripe', 'made.up' || char(27, 155) || '[2J', 'recorded', ?1, ?2)";
-    database.execute(sql, (at, count)).unwrap();
+    let sql = "INSERT INTO event_kinds SELECT source, type, outcome, applied_at, count(*), json_group_array(json_array(id, 0))
+        FROM events WHERE applied_at = ?1 GROUP BY 1, 2, 3";
+    database.execute(sql, [at]).unwrap();
 }
 
 #[cfg(unix)]

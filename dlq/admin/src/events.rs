@@ -145,11 +145,7 @@ impl Search {
                 format!("WITH RECURSIVE {}", kinds("events", &["source"])),
                 "kinds CROSS JOIN events ON source = kind ->> 0 AND id = ?3 WHERE".to_owned(),
             ),
-            (None, None) if by_kind || self.state.is_some() => (
-                order.times(),
-                "enough CROSS JOIN events INDEXED BY events_applied ON applied_at = enough.at WHERE"
-                    .to_owned(),
-            ),
+            (None, None) => (order.listed(), format!("listed CROSS JOIN events ON {LISTED} WHERE")),
             (None, Some(state)) if by_kind => {
                 let is = format!(
                     "kind ->> 0 = '{state}' AND (?1 IS NULL OR kind ->> 1 = ?1)
@@ -165,9 +161,9 @@ impl Search {
             (None, _) => (String::new(), format!("{name} WHERE")),
         };
         format!(
-            "SELECT * FROM ({with} SELECT source, {name}.{id} AS id, generation, type, {state} AS state, received_at,
-                {at} AS settled_at, attempts, {rows} FROM {from} {is}
-            AND (?1 IS NULL OR source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
+            "SELECT * FROM ({with} SELECT {name}.source AS source, {name}.{id} AS id, {name}.generation AS generation, type,
+                {state} AS state, received_at, {at} AS settled_at, attempts, {rows} FROM {from} {is}
+            AND (?1 IS NULL OR {name}.source = ?1) AND (?2 IS NULL OR iif(instr(?2, '*'), type GLOB ?2, type = ?2))
             AND (?3 IS NULL OR {name}.{id} = ?3) {} {})",
             order.after(at, &format!("{name}.{id}")),
             order.page(at, &format!("{name}.{id}"))
@@ -187,6 +183,10 @@ const LEDGER: Table = Table { name: "events", id: "id", at: "applied_at", state:
 const LETTERS: Table =
     Table { name: "dead_letters", id: "event_id", at: "last_failed_at", state: "state" };
 
+/// The row of the ledger that a row of `listed` names.
+const LISTED: &str =
+    "(events.source, events.id, events.generation) = (listed.source, listed.id, listed.generation)";
+
 /// The order of a search, and its position.
 #[derive(Clone, Copy)]
 struct Order {
@@ -200,11 +200,15 @@ impl Order {
         if self.earliest { (">", "ASC") } else { ("<", "DESC") }
     }
 
+    /// What orders events of one time; `id` may name a table.
+    fn key(id: &str) -> String {
+        let table = id.rsplit_once('.').map(|(table, _)| format!("{table}.")).unwrap_or_default();
+        format!("{table}source || ' ' || {id} || ' ' || {table}generation")
+    }
+
     fn page(self, at: &str, id: &str) -> String {
         let (_, order) = self.words();
-        format!(
-            "ORDER BY {at} {order}, source || ' ' || {id} || ' ' || generation {order} LIMIT ?7"
-        )
+        format!("ORDER BY {at} {order}, {} {order} LIMIT ?7", Self::key(id))
     }
 
     /// The condition that a row is on this page or a later one.
@@ -213,14 +217,12 @@ impl Order {
         if self.first {
             return String::new();
         }
-        format!(
-            "AND {at} {behind}= ?5 AND ({at} <> ?5 OR source || ' ' || {id} || ' ' || generation {behind} ?6)"
-        )
+        format!("AND {at} {behind}= ?5 AND ({at} <> ?5 OR {} {behind} ?6)", Self::key(id))
     }
 
-    /// Common table expressions: `enough` has the times, latest first, at which enough events of the searched kinds took
-    /// effect. Events at `?5` may be on the previous page, so they do not count.
-    fn times(self) -> String {
+    /// Common table expressions: `listed` has the keys of the events of the searched kinds, latest first, that took effect at
+    /// times with enough events for a page. Events at `?5` may be on the previous page, so they do not count.
+    fn listed(self) -> String {
         let (behind, order) = self.words();
         let (after, events) = if self.first {
             (String::new(), "events")
@@ -229,8 +231,8 @@ impl Order {
         };
         format!(
             "WITH RECURSIVE {},
-            times(at, events) AS (
-                SELECT time.value ->> 0, sum(time.value ->> 1) FROM kinds, json_each((
+            times(kind, at, events) AS MATERIALIZED (
+                SELECT kind, time.value ->> 0, time.value ->> 1 FROM kinds, json_each((
                     SELECT json_group_array(json_array(applied_at, events)) FROM (
                         SELECT applied_at, events FROM event_kinds WHERE {} {after}
                         ORDER BY applied_at {order} LIMIT ?7 + 1
@@ -239,14 +241,16 @@ impl Order {
                 WHERE kind IS NOT NULL AND (?1 IS NULL OR kind ->> 0 = ?1)
                     AND (?2 IS NULL OR iif(instr(?2, '*'), kind ->> 1 GLOB ?2, kind ->> 1 = ?2))
                     AND (?4 IS NULL OR kind ->> 2 = ?4)
-                GROUP BY 1
             ),
-            enough(at) AS MATERIALIZED (
-                SELECT at FROM (
-                    SELECT at, sum({events}) OVER (ORDER BY at {order}) - {events} AS before FROM times
-                ) WHERE before < ?7
+            listed(source, id, generation) AS (
+                SELECT event_kinds.source, one.value ->> 0, one.value ->> 1 FROM (
+                    SELECT kind, at, sum({events}) OVER (ORDER BY at {order} GROUPS UNBOUNDED PRECEDING EXCLUDE GROUP) AS before
+                    FROM times
+                ) CROSS JOIN event_kinds ON {} AND applied_at = at CROSS JOIN json_each(ids) AS one
+                WHERE coalesce(before, 0) < ?7
             )",
             kinds("event_kinds", &EVENT_KIND),
+            of_kind(&EVENT_KIND),
             of_kind(&EVENT_KIND)
         )
     }
