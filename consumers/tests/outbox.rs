@@ -1078,6 +1078,22 @@ fn a_busy_provider_gets_no_request_for_as_long_as_it_asks() {
 }
 
 #[test]
+fn a_batch_whose_sender_has_ended_waits_for_its_provider() {
+    let world = World::new(Provider::Resend, 1);
+    // The lease is written, and the process ends.
+    *world.death.lock().unwrap() = Some((4, Death::After));
+    world.round(1_000).unwrap_err();
+    assert_eq!(world.sql("SELECT state FROM outbox_batches", vec![]), [[Some("sending".into())]]);
+    *world.dead.lock().unwrap() = false;
+    world.sql("UPDATE outbox_senders SET free_at = 400500", vec![]);
+    // Later than the lease, earlier than the provider's next request.
+    let round = world.round(400_000).unwrap();
+    assert_eq!(round.next, Some(Timestamp::from_millis(400_500)));
+    world.until_done(400_500);
+    assert_eq!(world.states(), BTreeMap::from([("sent".into(), 1)]));
+}
+
+#[test]
 fn a_quota_that_is_almost_used_up_is_reported_once() {
     let mut world = World::new(Provider::Resend, 250);
     let notify = "ops@example.com".parse().ok();

@@ -143,6 +143,10 @@ impl World {
             return response(200, &answer.clone());
         }
         let emails: Vec<Value> = serde_json::from_str(&request.body).unwrap_or_default();
+        // It says of a batch, not of an email, that something is invalid.
+        if emails.len() > 1 && self.is_troubled && self.choices.once_in(4) {
+            return response(422, r#"{"name":"validation_error"}"#);
+        }
         let (mut data, mut errors) = (Vec::new(), Vec::new());
         for (index, email) in emails.iter().enumerate() {
             if email["to"][0].as_str().is_some_and(|to| to.contains("refused")) {

@@ -178,8 +178,10 @@ impl World {
         self.note(|| format!("log: {line}"));
     }
 
+    /// Queues are asked seldom, so they fail more often.
     fn fault(&mut self, what: &str) -> Fault {
-        if !self.is_troubled || !self.choices.once_in(25) {
+        let times = if what.contains("queue") { 6 } else { 25 };
+        if !self.is_troubled || !self.choices.once_in(times) {
             return Fault::None;
         }
         let fault = if self.choices.once_in(2) { Fault::After } else { Fault::Before };

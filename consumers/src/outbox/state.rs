@@ -326,11 +326,11 @@ VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (provider) DO UPDATE SET free_at = max(free_at, excluded.free_at), away_until = excluded.away_until,
     failures = CASE WHEN excluded.failures = 0 THEN 0 ELSE failures + 1 END";
 
-/// `?1` the channel, `?2` JSON: the configured providers.
+/// `?1` the channel, `?2` JSON: the configured providers. A batch whose lease has ended waits for its provider too.
 const NEXT: &str = "\
 -- when work is due
 SELECT (SELECT min(due_at) FROM outbox WHERE channel = ?1 AND state = 'pending') AS pending, (
-    SELECT min(max(outbox_batches.due_at, CASE WHEN state = 'sealed' THEN coalesce(free_at, 0) ELSE 0 END))
+    SELECT min(max(outbox_batches.due_at, coalesce(free_at, 0)))
     FROM outbox_batches LEFT JOIN outbox_senders USING (provider)
     WHERE channel = ?1 AND state IN ('sealed', 'sending') AND provider IN (SELECT value FROM jsonb_each(?2))
 ) AS sealed";
