@@ -468,8 +468,7 @@ impl<'e> RowBuilder<'e> {
                 self.fetched(&mut row, &rule.name, (Some(guard), order), scope, body)?;
                 if let Some(each) = each {
                     let own_order = order.filter(|_| each.more.is_some());
-                    let event = (&*self.envelope.source, &*self.envelope.id);
-                    row.list(event, whose.iter().map(Option::as_deref), *keys);
+                    row.list(&self.envelope.id, whose.iter().map(Option::as_deref), *keys);
                     let mut shared = Shared::default();
                     elements(rule, each, scope, |element| {
                         shared.read(&rule.name, columns, scope)?;

@@ -150,13 +150,13 @@ impl Statement {
         Self::for_arrays(sql, rows.into_iter().map(|row| [row]).collect())
     }
 
-    /// The same for rows with lists: `?2` is an array of the elements of all lists. The elements of a row are texts joined
-    /// with commas; a row and its elements stay in one statement.
+    /// The same for rows with lists: `?2` is an array of their lists, in the same order. A row and its list stay in one
+    /// statement.
     pub fn for_lists<'r>(
         sql: &Arc<str>,
         rows: impl IntoIterator<Item = (&'r str, &'r str)>,
     ) -> Vec<Self> {
-        Self::for_arrays(sql, rows.into_iter().map(|(row, elements)| [row, elements]).collect())
+        Self::for_arrays(sql, rows.into_iter().map(|(row, list)| [row, list]).collect())
     }
 
     fn for_arrays<const PARAMS: usize>(sql: &Arc<str>, rows: Vec<[&str; PARAMS]>) -> Vec<Self> {
@@ -178,7 +178,7 @@ impl Statement {
             }
             let params = statements.last_mut().into_iter().flatten();
             for ((param, text), left) in params.zip(row).zip(&mut left) {
-                if param.len() > 1 && !text.is_empty() {
+                if param.len() > 1 {
                     param.push(',');
                 }
                 param.push_str(text);
@@ -472,19 +472,18 @@ mod tests {
     }
 
     #[test]
-    fn a_row_and_the_elements_of_its_list_stay_in_one_statement() {
+    fn a_row_and_its_list_stay_in_one_statement() {
         let sql: Arc<str> = "SQL".into();
         let params = |rows: &[(&str, &str)]| -> Vec<Vec<String>> {
             Statement::for_lists(&sql, rows.iter().copied()).into_iter().map(texts).collect()
         };
-        let lists = [("[1]", ""), ("[2]", "[2,1],[2,2]"), ("[3]", ""), ("[4]", "[4,1]")];
-        assert_eq!(params(&lists), [["[[1],[2],[3],[4]]", "[[2,1],[2,2],[4,1]]"]]);
-        assert_eq!(params(&[("[1]", "")]), [["[[1]]", "[]"]]);
+        let lists = [("[1]", "[]"), ("[2]", "[[2,1],[2,2]]")];
+        assert_eq!(params(&lists), [["[[1],[2]]", "[[],[[2,1],[2,2]]]"]]);
         let long = format!("[\"{}\"]", "x".repeat(SQL_VALUE_BYTES / 2));
         assert_eq!(
-            params(&[("[1]", &long), ("[2]", ""), ("[3]", &long)]),
+            params(&[("[1]", &long), ("[2]", "[]"), ("[3]", &long)]),
             [
-                ["[[1],[2]]".to_owned(), format!("[{long}]")],
+                ["[[1],[2]]".to_owned(), format!("[{long},[]]")],
                 ["[[3]]".to_owned(), format!("[{long}]")]
             ]
         );

@@ -91,7 +91,7 @@ fn the_results_of_rules_are_explained() {
 
     rule things runs:
         -- rule things
-        WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))
+        WITH _rows AS MATERIALIZED (SELECT key AS _place, value AS _row FROM jsonb_each(?1))
         INSERT INTO "things" ("id", "name", "_version", "_precedence", "_event_id", "_deleted")
         SELECT _row ->> 6, _row ->> 7, _row ->> 3, _row ->> 4, _row ->> 1, _row ->> 5 FROM _rows
         WHERE true

@@ -21,6 +21,8 @@ pub struct Outside {
     pub forgotten: BTreeSet<String>,
     /// Resend's answers, by idempotency key: the body, the answer, and when it was first sent.
     answered: BTreeMap<String, (String, String, i64)>,
+    /// The idempotency keys of batches that Resend has called invalid.
+    invalid: BTreeSet<String>,
     /// The current objects of the API, by their paths.
     pub objects: BTreeMap<String, Value>,
     /// The number of ids that providers have given.
@@ -143,8 +145,10 @@ impl World {
             return response(200, &answer.clone());
         }
         let emails: Vec<Value> = serde_json::from_str(&request.body).unwrap_or_default();
-        // It says of a batch, not of an email, that something is invalid.
-        if emails.len() > 1 && self.is_troubled && self.choices.once_in(4) {
+        // It says of a batch, not of an email, that something is invalid, and says so again.
+        let is_new = emails.len() > 1 && self.is_troubled;
+        if self.outside.invalid.contains(&key) || (is_new && self.choices.once_in(4)) {
+            self.outside.invalid.insert(key);
             return response(422, r#"{"name":"validation_error"}"#);
         }
         let (mut data, mut errors) = (Vec::new(), Vec::new());

@@ -9,10 +9,10 @@
 //! | the columns | always; for a list, those of its owner |
 //! | path of the object, event type, the body without the object | the rule fetches the object on a tie; `null` if there is nothing to fetch |
 //!
-//! The elements of a list are separate arrays beside the row: source, event id, the owner's columns, and the columns of the
-//! element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text once,
-//! however long the list is. The key of an element is an array of its first members: source, event id, the owner's columns, and
-//! the other columns of the key.
+//! A list is a separate array beside the row: event id, the owner's columns, and an array for each element. That has the columns
+//! of the element; then version and precedence, if lists of the rule may be incomplete. So the database reads a list's text
+//! once, however long the list is. The keys of a list are the same array, with the columns of each element that belong to its
+//! key. Rows and lists have the same places in their parameters.
 //!
 //! The columns of a [suppression](super::Suppression) are the address, the group if it is about one, the reason, the version
 //! and the time of writing.
@@ -31,9 +31,9 @@ use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
 
-/// The name of the event's source, in a row and in an element.
+/// The name of the event's source.
 pub const SOURCE: usize = 0;
-/// The event's id, in a row and in an element.
+/// The event's id.
 pub const EVENT_ID: usize = 1;
 /// The number of the reprocessing; 0 for the original event.
 pub const GENERATION: usize = 2;
@@ -49,8 +49,8 @@ pub const PLAIN: usize = 3;
 pub const GUARDED: usize = 6;
 /// The number of members after the columns, if the rule fetches the object on a tie.
 pub const FETCH: usize = 3;
-/// The first column of an element of a list.
-pub const ELEMENT: usize = 2;
+/// The event's id, in a list. The owner's columns follow.
+pub const LIST_EVENT_ID: usize = 0;
 
 /// Room for the keys of most lists, in bytes.
 const KEYS: usize = 512;
@@ -62,7 +62,8 @@ pub const ROW_BYTES: usize = SQL_VALUE_BYTES - 2;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     text: String,
-    elements: String,
+    /// Empty if it has no list.
+    list: String,
     keys: String,
     /// That of the event, if the table compares events.
     extent: Option<Extent>,
@@ -74,19 +75,14 @@ impl Row {
         &self.text
     }
 
-    /// The elements of its list, if it has one: the texts of JSON arrays, joined with commas.
-    pub fn elements(&self) -> &str {
-        &self.elements
-    }
-
-    /// Its size in bytes. The keys of elements repeat the elements.
+    /// Its size in bytes. The keys of a list repeat the list.
     pub fn bytes(&self) -> usize {
-        self.text.len() + self.elements.len()
+        self.text.len() + self.list.len()
     }
 
     /// Whether the row and its list each fit into one bound value.
     pub fn fits(&self) -> bool {
-        self.text.len().max(self.elements.len()) <= ROW_BYTES
+        self.text.len().max(self.list.len()) <= ROW_BYTES
     }
 
     /// The values of its columns, in the order of its rule's effect. None if the row does not fit the effect.
@@ -110,22 +106,7 @@ impl Row {
         let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
         let fetch = members.len().checked_sub(FETCH).filter(|fetch| *fetch > GUARDED)?;
         let mut text = String::with_capacity(self.text.len());
-        let mut elements = self.elements.clone();
-        if ordered {
-            let list = format!("[{elements}]");
-            let list: Vec<Vec<&RawValue>> = serde_json::from_str(&list).ok()?;
-            elements.clear();
-            for mut element in list {
-                element.pop();
-                elements.push_str(if elements.is_empty() { "[" } else { ",[" });
-                for member in element {
-                    elements.push_str(member.get());
-                    elements.push(',');
-                }
-                push_json(&mut elements, &at);
-                elements.push(']');
-            }
-        }
+        let list = if ordered { outranking_list(&self.list, at)? } else { self.list.clone() };
         for (index, member) in members.into_iter().enumerate() {
             text.push(if index == 0 { '[' } else { ',' });
             match index {
@@ -135,7 +116,7 @@ impl Row {
             }
         }
         text.push(']');
-        Some(Self { text, elements, keys: self.keys.clone(), extent: self.extent })
+        Some(Self { text, list, keys: self.keys.clone(), extent: self.extent })
     }
 
     /// The statements that write those of these rows that `sql` takes: `sql` once, or several times if the rows do not fit
@@ -145,12 +126,40 @@ impl Row {
         let text = &sql.text;
         match sql.elements {
             Elements::Unused => Statement::for_rows(text, rows.map(Self::text)),
-            Elements::Keys => Statement::for_lists(text, rows.map(|row| (row.text(), &*row.keys))),
+            Elements::Keys => {
+                Statement::for_lists(text, rows.map(|row| (row.text(), or_none(&row.keys))))
+            }
             Elements::Whole => {
-                Statement::for_lists(text, rows.map(|row| (row.text(), row.elements())))
+                Statement::for_lists(text, rows.map(|row| (row.text(), or_none(&row.list))))
             }
         }
     }
+}
+
+/// A list, or one without members.
+fn or_none(list: &str) -> &str {
+    if list.is_empty() { "[]" } else { list }
+}
+
+/// The same list with this precedence in each element. An owner's column is no array.
+fn outranking_list(list: &str, at: Timestamp) -> Option<String> {
+    let members: Vec<&RawValue> = serde_json::from_str(or_none(list)).ok()?;
+    let mut text = String::with_capacity(list.len());
+    for member in members {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        match member.get().strip_prefix('[').and_then(|element| element.rsplit_once(',')) {
+            Some((element, _)) => {
+                text.push('[');
+                text.push_str(element);
+                text.push(',');
+                push_json(&mut text, &at);
+                text.push(']');
+            }
+            None => text.push_str(member.get()),
+        }
+    }
+    text.push_str(if text.is_empty() { "" } else { "]" });
+    Some(text)
 }
 
 /// The first members of all rows of an event.
@@ -173,17 +182,16 @@ impl Identity {
     pub fn row(&self, room: usize) -> RowWriter {
         let mut text = String::with_capacity(self.0.len() + room);
         text.push_str(&self.0);
-        let row = Row { text, elements: String::new(), keys: String::new(), extent: None };
-        RowWriter { row, element: String::new(), key_columns: 0 }
+        let row = Row { text, list: String::new(), keys: String::new(), extent: None };
+        RowWriter { row, key_columns: 0 }
     }
 }
 
 /// Writes a row, member by member.
 #[derive(Debug)]
 pub struct RowWriter {
+    /// Its arrays are open.
     row: Row,
-    /// The first members of every element of its list: an open JSON array.
-    element: String,
     /// The number of columns that each element adds to its key.
     key_columns: usize,
 }
@@ -223,18 +231,20 @@ impl RowWriter {
     /// Begins the list of an event, with the owner's columns. The first `key_columns` of each element belong to its key.
     pub fn list<'c>(
         &mut self,
-        (source, event_id): (&str, &str),
+        event_id: &str,
         owner: impl Iterator<Item = Option<&'c str>>,
         key_columns: usize,
     ) {
         self.key_columns = key_columns;
-        self.row.keys.reserve(KEYS);
-        push_json(&mut self.element, &(source, event_id));
-        self.element.pop();
+        let Row { list, keys, .. } = &mut self.row;
+        list.push('[');
+        push_json(list, event_id);
         for json in owner {
-            self.element.push(',');
-            self.element.push_str(json.unwrap_or("null"));
+            list.push(',');
+            list.push_str(json.unwrap_or("null"));
         }
+        keys.reserve(KEYS);
+        keys.push_str(list);
     }
 
     /// The next element of the list. `order`: that of its event, if lists of the rule may be incomplete.
@@ -243,27 +253,25 @@ impl RowWriter {
         columns: impl Iterator<Item = Option<&'c str>>,
         order: Option<Order>,
     ) {
-        let Row { elements, keys, .. } = &mut self.row;
-        if !elements.is_empty() {
-            elements.push(',');
-            keys.push(',');
-        }
-        let start = elements.len();
-        elements.push_str(&self.element);
-        let mut end = elements.len();
+        let Row { list, keys, .. } = &mut self.row;
+        let start = list.len();
+        list.push_str(",[");
+        let mut end = list.len();
         for (index, json) in columns.enumerate() {
-            elements.push(',');
-            elements.push_str(json.unwrap_or("null"));
+            if index > 0 {
+                list.push(',');
+            }
+            list.push_str(json.unwrap_or("null"));
             if index < self.key_columns {
-                end = elements.len();
+                end = list.len();
             }
         }
-        keys.push_str(&elements[start..end]);
+        keys.push_str(&list[start..end]);
         keys.push(']');
         if let Some(Order { version, precedence, .. }) = order {
-            let _ = write!(elements, ",{version},{precedence}");
+            let _ = write!(list, ",{version},{precedence}");
         }
-        elements.push(']');
+        list.push(']');
     }
 
     /// The size of the row so far, in bytes.
@@ -279,12 +287,17 @@ impl RowWriter {
     /// A row with the members so far, and no list.
     pub fn so_far(&self) -> Row {
         let text = format!("{}]", self.row.text);
-        Row { text, elements: String::new(), keys: String::new(), extent: self.row.extent }
+        Row { text, list: String::new(), keys: String::new(), extent: self.row.extent }
     }
 
     /// Ends the row.
     pub fn end(mut self) -> Row {
-        self.row.text.push(']');
+        let Row { text, list, keys, .. } = &mut self.row;
+        text.push(']');
+        if !list.is_empty() {
+            list.push(']');
+            keys.push(']');
+        }
         self.row
     }
 }

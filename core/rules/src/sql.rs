@@ -8,15 +8,16 @@
 //! the ledger.
 
 use super::row::{
-    ELEMENT, EVENT_ID, EXTENT, GENERATION, GUARDED, PLAIN, PRECEDENCE, SOURCE, VERSION,
+    EVENT_ID, EXTENT, GENERATION, GUARDED, LIST_EVENT_ID, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
 use super::{DELETION, Elements, FETCHED, GUARD_COLUMNS, Sql, Suppression, Takes};
 use hookmill_core::schema::ROW_GUARDS;
 
-/// The rows of the parameter, one `_row` each. Names of ours begin with `_`, since the table of a rule may have any column, such
-/// as `value`. Materialized, since SQLite otherwise builds an element again for every
-/// column that is taken from it.
-const ROWS: &str = "WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))";
+/// The rows of the parameter, one `_row` each, and the `_place` of each, which is that of its list in `?2`. Names of ours begin
+/// with `_`, since the table of a rule may have any column, such as `value`. Materialized, since SQLite otherwise builds an
+/// element again for every column that is taken from it.
+const ROWS: &str =
+    "WITH _rows AS MATERIALIZED (SELECT key AS _place, value AS _row FROM jsonb_each(?1))";
 
 /// A table that rules write, with its columns by purpose.
 pub(super) struct Target<'r> {
@@ -380,7 +381,7 @@ impl Target<'_> {
             owner_columns = list(owner_columns()),
             whose = owners(owner),
             stored = key_text(self.key.iter().map(|name| quoted(name))),
-            kept = key_text(members(ELEMENT, self.key.len())),
+            kept = key_text(owner_names(owner).chain(members(0, self.key.len() - owner))),
         );
         let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
         let updates = list(
@@ -405,7 +406,7 @@ impl Target<'_> {
         let mut statements = vec![
             Sql { takes: Takes::Complete, ..guard.into() },
             Sql { elements: Elements::Keys, takes: Takes::Complete, ..remove.into() },
-            Sql { takes: Takes::Whole, ..self.write(&won, partial, &update) },
+            Sql { takes: Takes::Whole, ..self.write(owner, &won, partial, &update) },
         ];
         if partial {
             let part = self.items(
@@ -419,48 +420,46 @@ impl Target<'_> {
             );
             // The order is always written: a complete list in between must not remove the row.
             let update = format!("UPDATE SET {updates}\nWHERE {newer}");
-            statements.push(Sql { takes: Takes::Parts, ..self.write(&part, partial, &update) });
+            statements
+                .push(Sql { takes: Takes::Parts, ..self.write(owner, &part, partial, &update) });
         }
         statements
     }
 
     /// Begins a statement about the elements of some lists: `lists`, and their `items`. `rows` selects the rows of the
-    /// parameter. An element contains the event and the owner of its list.
+    /// parameter.
     ///
     /// `one`: an owner has one of these lists, and of two that are equal in everything that orders them, one counts.
     fn items(&self, owner: usize, rows: &str, one: bool) -> String {
-        let source = member(SOURCE);
-        let (source, rows) = if one && self.has_several_sources {
-            (format!("max({source})"), format!("{rows}\nGROUP BY {}", owners(owner)))
+        // The place is that of the row with the greatest source.
+        let (of_one, rows) = if one && self.has_several_sources {
+            (format!(", max({})", member(SOURCE)), format!("{rows}\nGROUP BY {}", owners(owner)))
         } else {
-            (source, rows.to_owned())
+            (String::new(), rows.to_owned())
+        };
+        let named = |row: &str, first: usize| {
+            list((0..owner).map(|i| format!("{row} ->> {} AS _owner{i}", first + i)))
         };
         format!(
             "{head},\n\
-             _lists AS MATERIALIZED (SELECT {source} AS _source, {event_id} AS _event, {named} FROM _rows {rows}),\n\
-             _items AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?2)\n\
-             WHERE ({of_list}) IN (SELECT _source, _event, {owners} FROM _lists))",
+             _lists AS MATERIALIZED (SELECT _place, {of_row}{of_one} FROM _rows {rows}),\n\
+             _items AS MATERIALIZED (SELECT _list.value ->> {LIST_EVENT_ID} AS _event, {of_list}, _element.value AS _row\n\
+             FROM jsonb_each(?2) AS _list CROSS JOIN jsonb_each(_list.value) AS _element\n\
+             WHERE _list.key IN (SELECT _place FROM _lists) AND _element.key > {owner})",
             head = head(self.rule),
-            source = source,
-            event_id = member(EVENT_ID),
-            named = list(
-                members(GUARDED, owner)
-                    .enumerate()
-                    .map(|(i, value)| format!("{value} AS _owner{i}"))
-            ),
-            of_list =
-                list(members(0, ELEMENT + owner).map(|member| member.replace("_row", "value"))),
-            owners = owners(owner),
+            of_row = named("_row", GUARDED),
+            of_list = named("_list.value", LIST_EVENT_ID + 1),
         )
     }
 
     /// Writes the items of lists; `update` is for rows that exist.
-    fn write(&self, items: &str, partial: bool, update: &str) -> Sql {
+    fn write(&self, owner: usize, items: &str, partial: bool, update: &str) -> Sql {
         let columns = [self.key.as_slice(), &self.set].concat();
         // The order of an element is behind its columns.
-        let end = ELEMENT + columns.len();
+        let end = columns.len() - owner;
         let order = if partial { &ORDER_COLUMNS[..] } else { &[] };
-        let own = [end, end + 1, EVENT_ID].map(member).into_iter().take(order.len());
+        let own = [member(end), member(end + 1), "_event".to_owned()];
+        let own = own.into_iter().take(order.len());
         let text = format!(
             "{items}\n\
              INSERT INTO {target} ({names})\n\
@@ -469,7 +468,7 @@ impl Target<'_> {
              ON CONFLICT ({key}) DO {update}",
             target = quoted(self.table),
             names = quoted_list(&[&columns, order].concat()),
-            values = list(members(ELEMENT, columns.len()).chain(own)),
+            values = list(owner_names(owner).chain(members(0, end)).chain(own)),
             key = quoted_list(&self.key),
         );
         Sql { elements: Elements::Whole, ..text.into() }
@@ -478,7 +477,11 @@ impl Target<'_> {
 
 /// The names of the owner's columns in the lists of [`Target::items`].
 fn owners(count: usize) -> String {
-    list((0..count).map(|i| format!("_owner{i}")))
+    list(owner_names(count))
+}
+
+fn owner_names(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|i| format!("_owner{i}"))
 }
 
 /// The columns with the order of each row, if lists may be incomplete.
