@@ -17,7 +17,7 @@ use hookmill_admin::{BASE, Platform, QueueBacklog, local};
 use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
 use hookmill_consumers::counters::Counters;
-use hookmill_consumers::outbox::{OutboxChannel, resume, round, stranded};
+use hookmill_consumers::outbox::{OutboxChannel, resume, rounds, stranded};
 use hookmill_consumers::{process_batch, refetch};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -659,9 +659,7 @@ fn stages() {
             let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
             for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
-                for channel in &channels {
-                    round(store, &answer, channel, clock).await.unwrap();
-                }
+                rounds(store, &answer, &channels, clock).await.unwrap();
                 let apis = refetch::Apis::new(config, key).unwrap();
                 refetch::round(store, &answer, config, &apis, clock).await.unwrap();
             }

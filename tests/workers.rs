@@ -118,3 +118,77 @@ fn a_message_that_is_neither_text_nor_bytes_is_buried_as_json() {
     assert_eq!(letter, [json!("unreadable"), json!(message)]);
     pipeline.settle();
 }
+
+/// The rows that docs/cost.md states. Natively, rows are not billed.
+#[test]
+fn an_event_costs_the_rows_that_the_documentation_states() {
+    let api = Api::start();
+    let pipeline = platform::Pipeline::with_api_and_no_cron(&api);
+    let customer = |n: usize| {
+        let object = json!({ "id": format!("cus_{n}"), "object": "customer" });
+        stripe("customer.created", &format!("evt_{n}"), 1_767_225_600, object).message()
+    };
+    let subscription = |n: usize| {
+        let id = format!("sub_{n}");
+        let items = json!({ "object": "list", "has_more": false, "data": [{ "id": format!("si_{n}"), "subscription": &id }] });
+        let object =
+            json!({ "id": id, "object": "subscription", "status": "active", "items": items });
+        let kind = "customer.subscription.created";
+        stripe(kind, &format!("evt_sub_{n}"), 1_767_225_600, object).message()
+    };
+    let unmatched =
+        |n: usize| stripe("test.unheard.of", &format!("evt_none_{n}"), 1, json!({})).message();
+    let mailed = |n: usize| {
+        let object = json!({ "to": format!("{n}@example.com"), "name": "n" });
+        stripe("test.mailed", &format!("evt_mail_{n}"), 1, object).message()
+    };
+    // The rows of a full batch, and of one event alone. An isolate writes its counts with its first batch, then once a minute.
+    let written = |messages: &[String], trips: u64| {
+        pipeline.deliver(messages);
+        let cost = pipeline.cost();
+        assert!((trips..=trips + 1).contains(&cost.trips), "{cost:?}");
+        cost.written
+    };
+    let hundred = |event: &dyn Fn(usize) -> String| (0..100).map(event).collect::<Vec<_>>();
+    let customers = hundred(&customer);
+    // Each event has a row in the ledger, its message and its own rows; a batch has its kind and its minute.
+    let few = |rows: u64| rows..=rows + 6;
+    for (what, rows, batch) in [
+        ("customers", 300, &customers),
+        ("subscriptions with an item", 500, &hundred(&subscription)),
+        ("events that no rule matches", 200, &hundred(&unmatched)),
+    ] {
+        let found = written(batch, 1);
+        assert!(few(rows).contains(&found), "{what}: {found} rows in a full batch");
+    }
+    assert_eq!(written(&customers, 1), 0, "the same events again");
+    assert!(few(3).contains(&written(&[customer(1000)], 1)), "one event alone");
+
+    let found = written(&hundred(&mailed), 1);
+    assert!(few(800).contains(&found), "emails: {found} rows in a full batch");
+    eventually("the emails are sent", || {
+        (pipeline.sql("SELECT count(*) FROM outbox WHERE state = 'sent'") == [[100]]).then_some(())
+    });
+    let found = pipeline.cost().written;
+    assert!((400..=420).contains(&found), "sending the emails: {found} rows");
+}
+
+// Natively, a round trip is a transaction on the same machine.
+#[test]
+fn an_idle_minute_costs_few_round_trips() {
+    let api = Api::start();
+    let pipeline = platform::Pipeline::with_api_and_no_cron(&api);
+    // Alerts, refetches, and one for all channels.
+    for _ in 0..2 {
+        pipeline.consumer_minute();
+        let cost = pipeline.cost();
+        assert_eq!((cost.trips, cost.written), (3, 0), "{cost:?}");
+    }
+    // Replays, retention, bodies without messages, and metrics. At first, the search for bodies writes when it comes next.
+    let pipeline = pipeline.after_a_minute();
+    let first = pipeline.cost();
+    assert_eq!((first.trips, first.written), (5, 1), "{first:?}");
+    let pipeline = pipeline.after_a_minute();
+    let cost = pipeline.cost();
+    assert_eq!((cost.trips, cost.written), (4, 0), "{cost:?}");
+}

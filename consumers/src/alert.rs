@@ -287,7 +287,10 @@ pub async fn look<S: Store, F: Fetch>(
     now: Timestamp,
 ) -> Result<Looked, StoreError> {
     let mut looked = Looked::default();
-    let rows = store.query(vec![status(now), Statement::new(NOTIFIED, Vec::new())]).await?;
+    let pending = || [OVER, PENDING].map(|sql| Statement::new(sql, Vec::new()));
+    let mut statements = vec![status(now), Statement::new(NOTIFIED, Vec::new())];
+    statements.extend(pending());
+    let mut rows = store.execute(statements).await?;
     let Some(found) = read_status(answer(&rows, 0))? else { return Ok(looked) };
     let mut found = found.with_backlog(backlog, now);
     found.database = store.size().await;
@@ -297,8 +300,10 @@ pub async fn look<S: Store, F: Fetch>(
         statements.extend(transition(alarm, &notice, now));
         looked.notified.push(notice.text);
     }
-    statements.extend([OVER, PENDING].map(|sql| Statement::new(sql, Vec::new())));
-    let rows = store.execute(statements).await?;
+    if !statements.is_empty() {
+        statements.extend(pending());
+        rows = store.execute(statements).await?;
+    }
     let Some((url, secret)) = &alarm.webhook else { return Ok(looked) };
     let mut arrived = Vec::new();
     for PendingWebhook { name, pending } in read(rows.last().map_or(&[], Vec::as_slice))? {

@@ -13,21 +13,21 @@ use hookmill_core::time::Timestamp;
 
 use crate::alert::{Alarm, Looked, look, tell_outage};
 use crate::outbox::state::UnsentMessage;
-use crate::outbox::{OutboxChannel, Round, Sent, round};
+use crate::outbox::{OutboxChannel, Round, Sent, rounds};
 use crate::refetch::{self, Apis, Fetched};
 
 /// The maximum number of log lines about messages that one round has not sent.
 const LINES: usize = 20;
 
-/// Sends the pending messages of a channel.
+/// Sends the pending messages of channels.
 #[derive(Debug)]
 pub struct SendOutbox<S, F> {
     /// The store.
     pub store: S,
     /// The client for the provider.
     pub fetch: F,
-    /// The channel.
-    pub channel: OutboxChannel,
+    /// The channels.
+    pub channels: Vec<OutboxChannel>,
 }
 
 impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
@@ -36,8 +36,15 @@ impl<S: Store, F: Fetch> Job for SendOutbox<S, F> {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let Round { sent, next } = round(&self.store, &self.fetch, &self.channel, now).await?;
-        Ok(Step { next, ..sent_step(self.channel.name(), &sent) })
+        let rounds = rounds(&self.store, &self.fetch, &self.channels, now).await?;
+        let mut step = Step::default();
+        for (channel, Round { sent, next }) in self.channels.iter().zip(rounds) {
+            let Step { log, outbox, .. } = sent_step(channel.name(), &sent);
+            step.log.extend(log);
+            step.outbox.extend(outbox);
+            step.next = step.next.into_iter().chain(next).min();
+        }
+        Ok(step)
     }
 }
 

@@ -6,4 +6,4 @@ mod send;
 pub mod state;
 
 pub(crate) use send::usable;
-pub use send::{ChannelError, OutboxChannel, Round, Sent, resume, round, stranded};
+pub use send::{ChannelError, OutboxChannel, Round, Sent, resume, rounds, stranded};

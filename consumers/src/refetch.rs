@@ -14,7 +14,7 @@ use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Pr
 use hookmill_core::panics::caught;
 use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
-use hookmill_core::store::{Param, Statement, Store, StoreError, answer, read};
+use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_rules::Body;
 use hookmill_rules::refetch::object;
@@ -61,6 +61,12 @@ impl Apis {
     /// Whether no API is configured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Asks when the next object is due.
+    fn next(&self) -> Statement {
+        let pairs = self.0.iter().map(|(source, (api, _))| (source, api.provider.as_str()));
+        Statement::new(NEXT, params![Param::json(&pairs.collect::<Vec<_>>())])
     }
 }
 
@@ -166,10 +172,16 @@ pub async fn round<S: Store, F: Fetch>(
 ) -> Result<Fetched, StoreError> {
     let mut fetched = Fetched::default();
     let longest = config.retry.longest();
-    for (source, (api, key)) in &apis.0 {
-        for _ in 0..OBJECTS {
-            let start = now();
-            let Some(wanted) = take(store, source, api, start, longest).await? else { break };
+    let mut next = None;
+    for _ in 0..OBJECTS {
+        let start = now();
+        let (taken, due) = take(store, apis, start, longest).await?;
+        next = due;
+        if taken.is_empty() {
+            break;
+        }
+        for wanted in taken {
+            let Some((api, key)) = apis.0.get(&wanted.source) else { continue };
             let request = request(api, &wanted);
             let account = request.headers.iter().find(|(name, _)| *name == ACCOUNT);
             let account = account.map(|(_, account)| account.clone());
@@ -177,37 +189,49 @@ pub async fn round<S: Store, F: Fetch>(
             let answer = fetch.ask(request, key).await;
             let answer = answer.map_err(|error| hidden.in_text(&error.to_string()));
             let asked = Asked { api, account };
-            let statements = judge(config, &asked, &wanted, answer, start, &mut fetched);
-            store.execute(statements).await?;
+            let mut statements = judge(config, &asked, &wanted, answer, start, &mut fetched);
+            statements.push(apis.next());
+            next = read_next(&store.execute(statements).await?)?;
         }
     }
-    let pairs: Vec<_> =
-        apis.0.iter().map(|(source, (api, _))| (source, api.provider.as_str())).collect();
-    let next = Statement::new(NEXT, params![Param::json(&pairs)]);
-    let next = read::<Next>(answer(&store.query(vec![next]).await?, 0))?.pop();
     // The pause keeps objects that cannot be fetched now from spinning.
-    fetched.next =
-        next.and_then(|next| next.at).map(|at| at.max(now() + Duration::from_millis(20)));
+    fetched.next = next.map(|at| at.max(now() + Duration::from_millis(20)));
     Ok(fetched)
 }
 
+/// Leases an object of each source, in one transaction. Also returns when the next one is due.
 async fn take<S: Store>(
     store: &S,
-    source: &str,
-    api: &Api,
+    apis: &Apis,
     now: Timestamp,
     longest_retry: Duration,
-) -> Result<Option<Wanted>, StoreError> {
-    let (lease, provider) = (now + LEASE, api.provider.as_str());
-    let free_at = now + Duration::from_secs(1) / api.rate.max(1);
+) -> Result<(Vec<Wanted>, Option<Timestamp>), StoreError> {
+    let lease = now + LEASE;
     let horizon = now.horizon(LEASE.max(longest_retry));
-    let statements = vec![
-        state::put_senders_right(&[provider], now, longest_retry),
-        Statement::new(AHEAD, params![now, horizon, source]),
-        Statement::new(TAKE, params![now, lease, source, provider]),
-        Statement::new(SPACE, params![provider, lease, free_at, source]),
-    ];
-    Ok(read(answer(&store.execute(statements).await?, 2))?.pop())
+    let mut statements = Vec::new();
+    for (source, (api, _)) in &apis.0 {
+        let provider = api.provider.as_str();
+        let free_at = now + Duration::from_secs(1) / api.rate.max(1);
+        statements.extend([
+            state::put_senders_right(&[provider], now, longest_retry),
+            Statement::new(AHEAD, params![now, horizon, source]),
+            Statement::new(TAKE, params![now, lease, source, provider]),
+            Statement::new(SPACE, params![provider, lease, free_at, source]),
+        ]);
+    }
+    statements.push(apis.next());
+    let rows = store.execute(statements).await?;
+    let mut taken = Vec::new();
+    for of_source in rows.chunks_exact(4) {
+        taken.extend(read::<Wanted>(answer(of_source, 2))?);
+    }
+    Ok((taken, read_next(&rows)?))
+}
+
+/// Reads the last answer: that to [`Apis::next`].
+fn read_next(rows: &[Rows]) -> Result<Option<Timestamp>, StoreError> {
+    let next = read::<Next>(rows.last().map_or(&[], Vec::as_slice))?.pop();
+    Ok(next.and_then(|next| next.at))
 }
 
 /// Requests the object as the event's endpoint gets it: in the API version that the endpoint was created with, and from the

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookmill_config::{Api, Consumers, Emails, Limits, OnUncertain, Retry, Sending};
-use hookmill_consumers::outbox::{OutboxChannel, Round, Sent, round};
+use hookmill_consumers::outbox::{OutboxChannel, Round, Sent, rounds};
 use hookmill_core::email::TemplateText;
 use hookmill_core::outbound::Provider;
 use hookmill_core::params;
@@ -220,7 +220,8 @@ impl World {
     async fn round(&self, now: i64) -> Round {
         let password = |_: &SecretName| Some(Secret::from("pass \"word\"\n"));
         let channel = OutboxChannel::all(&self.config, password).unwrap().remove(0);
-        round(&self.store, &self.client, &channel, || Timestamp::from_millis(now)).await.unwrap()
+        let clock = || Timestamp::from_millis(now);
+        rounds(&self.store, &self.client, &[channel], clock).await.unwrap().remove(0)
     }
 
     /// Runs rounds, each when the previous one is due, until no work is left.

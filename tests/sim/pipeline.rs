@@ -121,7 +121,8 @@ pub fn tasks(setup: &Setup, machine: &Machine, gate: &Arc<Gate>, alone: bool) ->
     add(Box::pin(consumer.consume(QueueName::Replays)));
     add(Box::pin(bury(machine.clone())));
     for channel in OutboxChannel::all(&config, lookup).expect("the keys are set") {
-        let job = SendOutbox { store: machine.clone(), fetch: machine.clone(), channel };
+        let job =
+            SendOutbox { store: machine.clone(), fetch: machine.clone(), channels: vec![channel] };
         add(run(machine, job));
     }
     let apis = Apis::new(&config, lookup).expect("the keys are set");

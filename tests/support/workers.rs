@@ -28,15 +28,20 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts one, with the contract's configuration and empty stores.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, false)
     }
 
     /// Starts one with access to providers' APIs.
     pub fn with_api(api: &Api) -> Self {
-        Self::start_with(Some(api.address()))
+        Self::start_with(Some(api.address()), true)
     }
 
-    fn start_with(outbound: Option<SocketAddr>) -> Self {
+    /// The same without its cron triggers.
+    pub fn with_api_and_no_cron(api: &Api) -> Self {
+        Self::start_with(Some(api.address()), false)
+    }
+
+    fn start_with(outbound: Option<SocketAddr>, cron: bool) -> Self {
         let node = std::env::var_os("HOOKMILL_TEST_NODE")
             .expect("these tests need Workers and Node: run them with `cargo xtask test workers`");
         let mut child = Command::new(node)
@@ -44,6 +49,7 @@ impl Pipeline {
             .env("MINIFLARE_WORKERD_V8_FLAGS", MEMORY)
             .env("HOOKMILL_TEST_SECRETS", json!(secrets()).to_string())
             .env("HOOKMILL_TEST_OUTBOUND", outbound.map(|a| a.to_string()).unwrap_or_default())
+            .env("HOOKMILL_TEST_CRON", if cron { "yes" } else { "" })
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -119,6 +125,23 @@ impl Pipeline {
     /// Delivers an event to two consumers at the same time.
     pub fn delivered_to_two_consumers(&self, event: &Event) {
         self.control("deliver", &json!({ "messages": [event.message()], "consumers": 2 }));
+    }
+
+    /// Delivers these messages to a consumer in one batch.
+    pub fn deliver(&self, messages: &[String]) {
+        self.control("deliver", &json!({ "messages": messages, "consumers": 1 }));
+    }
+
+    /// Runs the cron trigger of the consumers.
+    pub fn consumer_minute(&self) {
+        self.control("consumer_minute", &json!({}));
+    }
+
+    /// What the transactions in D1 have cost since the last call.
+    pub fn cost(&self) -> Cost {
+        let cost = self.control("cost", &json!({}));
+        let count = |what: &str| cost[what].as_u64().expect("the harness counts");
+        Cost { trips: count("trips"), read: count("read"), written: count("written") }
     }
 
     /// Lets this number of consumers in one isolate process these messages at the same time, each in one batch. Returns the size of
@@ -242,6 +265,17 @@ impl Drop for Pipeline {
         drop(self.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// What transactions in D1 have cost: round trips, and rows as D1 bills them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cost {
+    /// Transactions; each is a request to D1.
+    pub trips: u64,
+    /// Rows read.
+    pub read: u64,
+    /// Rows written, those of indexes included.
+    pub written: u64,
 }
 
 /// A fault that lasts while this lives.

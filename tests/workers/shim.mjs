@@ -18,8 +18,8 @@ class WorkerQueue {
 }
 
 class D1Database {
-  // `end` ends the invocation.
-  constructor(database, broken, end) {
+  // `end` ends the invocation; `meter` takes what a transaction has cost.
+  constructor(database, broken, end, meter) {
     const deadly = new WeakSet();
     this.prepare = (sql) => {
       const statement = database.prepare(sql);
@@ -37,7 +37,10 @@ class D1Database {
         end();
         await new Promise(() => {});
       }
-      return database.batch(statements);
+      const results = await database.batch(statements);
+      const sum = (of) => results.reduce((all, { meta }) => all + meta[of], 0);
+      await meter({ trips: 1, read: sum("rows_read"), written: sum("rows_written") });
+      return results;
     };
   }
 }
@@ -75,7 +78,8 @@ export default class extends Worker {
     const broken = async (fault) => (await env.FAULTS.fetch(`http://faults/${fault}`)).status === 503;
     const wrapped = { ...env };
     if (env.EVENTS) wrapped.EVENTS = new WorkerQueue(env.EVENTS, broken);
-    if (env.DB) wrapped.DB = new D1Database(env.DB, broken, () => this.end());
+    const meter = (cost) => env.METER.fetch("http://meter", { method: "POST", body: JSON.stringify(cost) });
+    if (env.DB) wrapped.DB = new D1Database(env.DB, broken, () => this.end(), meter);
     if (env.BODIES) wrapped.BODIES = new R2Bucket(env.BODIES, broken);
     wrapped.METRICS = metrics;
     super(ctx, wrapped);

@@ -306,60 +306,142 @@ pub async fn stranded<S: Store>(
     Ok(open.into_iter().filter_map(stranded).collect())
 }
 
-/// Seals the messages that are due, and sends a batch through each provider.
+/// Seals the messages of these channels that are due, and sends a batch through each provider. Returns a round for each channel.
 ///
 /// The steps. Each step can be repeated, and two processes can run it at the same time:
 ///
-/// 1. Batches that cannot be sent any more are settled.
-/// 2. Messages that are due are sealed into batches. If two processes seal the same message, the transaction lets one
+/// 1. One transaction looks at all channels, and corrects times from a clock that was ahead. A channel without work ends here.
+/// 2. Batches that cannot be sent any more are settled.
+/// 3. Messages that are due are sealed into batches. If two processes seal the same message, the transaction lets one
 ///    succeed.
-/// 3. A batch is leased for [`state::LEASE`] and sent, and the provider's answer is recorded.
+/// 4. A batch is leased for [`state::LEASE`] and sent, and the provider's answer is recorded.
 ///
 /// # Errors
 ///
 /// If the store fails. A batch that was being sent is resumed when its lease ends.
-pub async fn round<S: Store, F: Fetch>(
+pub async fn rounds<S: Store, F: Fetch>(
+    store: &S,
+    fetch: &F,
+    channels: &[OutboxChannel],
+    now: impl Fn() -> Timestamp,
+) -> Result<Vec<Round>, StoreError> {
+    let start = now();
+    let looks: Vec<_> = channels.iter().map(|channel| channel.look(start)).collect();
+    let lengths: Vec<_> = looks.iter().map(Vec::len).collect();
+    let mut rows = store.execute(looks.into_iter().flatten().collect()).await?;
+    let mut rounds = Vec::with_capacity(channels.len());
+    for (channel, length) in channels.iter().zip(lengths) {
+        let others = rows.split_off(length.min(rows.len()));
+        let found = channel.found(&rows)?;
+        rounds.push(round(store, fetch, channel, found, &now).await?);
+        rows = others;
+    }
+    Ok(rounds)
+}
+
+/// What is due in a channel.
+struct Found {
+    /// For each route, batches that cannot be sent any more.
+    doubtful: Vec<Vec<LeasedBatch>>,
+    due: Due,
+    next: Option<Timestamp>,
+}
+
+/// Messages that are due, and the health of the providers.
+type Due = (Vec<PendingMessage>, Vec<ProviderHealth>);
+
+impl OutboxChannel {
+    /// Asks what is due.
+    fn look(&self, now: Timestamp) -> Vec<Statement> {
+        let longest = self.retry.longest();
+        let providers: Vec<_> = self.providers().collect();
+        let mut statements = state::put_right(self.name(), now, longest);
+        statements.push(state::put_senders_right(&providers, now, longest));
+        let doubtful = |route: &Route| {
+            state::doubtful(self.name(), route.provider(), now, now - route.tried())
+        };
+        statements.extend(self.routes.iter().map(doubtful));
+        statements.extend(self.pending(now));
+        statements.push(state::next(self.name(), &providers));
+        statements
+    }
+
+    /// Asks for the messages that are due.
+    fn pending(&self, now: Timestamp) -> Vec<Statement> {
+        let limit = self.routes.iter().map(|route| route.api.max_batch()).max();
+        let providers: Vec<_> = self.providers().collect();
+        state::pending(self.name(), &providers, now, limit.unwrap_or_default())
+    }
+
+    /// Reads the answer to [`OutboxChannel::look`].
+    fn found(&self, rows: &[Rows]) -> Result<Found, StoreError> {
+        let (rest, next) = rows.split_at(rows.len().saturating_sub(1));
+        let (rest, due) = rest.split_at(rest.len().saturating_sub(state::PENDING_STATEMENTS));
+        let (_, doubtful) = rest.split_at(rest.len().saturating_sub(self.routes.len()));
+        let doubtful = doubtful.iter().map(|rows| read(rows)).collect::<Result<_, _>>()?;
+        Ok(Found { doubtful, due: state::read_pending(due)?, next: self.next(next)? })
+    }
+
+    /// Reads when work is due: the answer to [`state::next`].
+    fn next(&self, rows: &[Rows]) -> Result<Option<Timestamp>, StoreError> {
+        let (pending, batch) = state::read_next(rows)?;
+        Ok(pending.map(|due_at| due_at + self.settings.wait).into_iter().chain(batch).min())
+    }
+}
+
+async fn round<S: Store, F: Fetch>(
     store: &S,
     fetch: &F,
     channel: &OutboxChannel,
-    now: impl Fn() -> Timestamp,
+    found: Found,
+    now: &impl Fn() -> Timestamp,
 ) -> Result<Round, StoreError> {
+    let Found { doubtful, due, next } = found;
     let mut sent = Sent::default();
-    for route in &channel.routes {
-        doubt(store, channel, route, now(), &mut sent).await?;
+    let is_doubtful = doubtful.iter().any(|batches| !batches.is_empty());
+    // Messages that wait for a full batch are due: the batch may be full.
+    if !is_doubtful && due.0.is_empty() && next.is_none_or(|next| next > now()) {
+        return Ok(Round { sent, next });
     }
-    while seal(store, channel, now(), &mut sent).await? {}
+    for (route, batches) in channel.routes.iter().zip(doubtful) {
+        settle_doubtful(store, channel, route, batches, now(), &mut sent).await?;
+    }
+    // Settling may have put messages back.
+    let mut due = (!is_doubtful).then_some(due);
+    loop {
+        let now = now();
+        let due = match due.take() {
+            Some(due) => due,
+            None => state::read_pending(&store.execute(channel.pending(now)).await?)?,
+        };
+        if !seal(store, channel, due, now, &mut sent).await? {
+            break;
+        }
+    }
     for (index, route) in channel.routes.iter().enumerate() {
         let before = sent.accepted;
-        send(store, fetch, channel, route, &now, &mut sent).await?;
+        send(store, fetch, channel, route, now, &mut sent).await?;
         // The quota belongs to the first provider; the others are fallbacks.
         if sent.accepted > before && index == 0 {
             warn(store, channel, route.name(), now(), &mut sent).await?;
         }
     }
     let providers: Vec<_> = channel.providers().collect();
-    let rows = store.query(vec![state::next(channel.name(), &providers)]).await?;
-    let (pending, batch) = state::read_next(&rows)?;
-    let next = pending.map(|due_at| due_at + channel.settings.wait).into_iter().chain(batch).min();
+    let next = channel.next(&store.query(vec![state::next(channel.name(), &providers)]).await?)?;
     Ok(Round { sent, next: next.map(|next| next.max(now() + PAUSE)) })
 }
 
 /// Settles batches whose sender has ended and whose delivery is uncertain, and batches that were retried for too long.
-/// First corrects times from a clock that was ahead.
-async fn doubt<S: Store>(
+async fn settle_doubtful<S: Store>(
     store: &S,
     channel: &OutboxChannel,
     route: &Route,
+    batches: Vec<LeasedBatch>,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<(), StoreError> {
-    let (name, longest) = (channel.name(), channel.retry.longest());
     let tried = route.tried();
-    let mut statements = state::put_right(name, now, longest);
-    statements.push(state::put_senders_right(&[route.name()], now, longest));
-    statements.push(state::doubtful(name, route.provider(), now, now - tried));
-    let rows = store.execute(statements).await?;
-    for batch in read::<LeasedBatch>(rows.last().map_or(&[], Vec::as_slice))? {
+    for batch in batches {
         let hours = tried.as_secs() / 3600;
         let statements = if !batch.arrived {
             // The provider has received nothing under this key, so another key is as good.
@@ -388,13 +470,10 @@ async fn doubt<S: Store>(
 async fn seal<S: Store>(
     store: &S,
     channel: &OutboxChannel,
+    (mut pending, health): Due,
     now: Timestamp,
     sent: &mut Sent,
 ) -> Result<bool, StoreError> {
-    let limit = channel.routes.iter().map(|route| route.api.max_batch()).max();
-    let providers: Vec<_> = channel.providers().collect();
-    let statements = state::pending(channel.name(), &providers, now, limit.unwrap_or_default());
-    let (mut pending, health) = state::read_pending(&store.execute(statements).await?)?;
     let Some((index, route)) = channel.chosen(&health, now) else { return Ok(false) };
     let provider = route.name();
     let (count, full) = first_batch(&pending, route.api.max_batch());

@@ -387,6 +387,9 @@ pub fn pending(channel: &str, providers: &[&str], now: Timestamp, limit: usize) 
     adopt.into_iter().chain([pending, Statement::new(SENDERS, Vec::new())]).collect()
 }
 
+/// The number of statements of [`pending()`].
+pub const PENDING_STATEMENTS: usize = ADOPT.len() + 2;
+
 /// Reads the answer to [`pending()`].
 ///
 /// # Errors

@@ -35,10 +35,10 @@ pub(crate) async fn send(env: &Env, config: &Consumers) {
     let Some(channels) = able("send", channels).filter(|channels| !channels.is_empty()) else {
         return;
     };
-    let job = |channel| Ok(SendOutbox { store: D1::new(env, "DB")?, fetch: HttpClient, channel });
-    let jobs = channels.into_iter().map(job).collect::<worker::Result<Vec<_>>>();
-    let Some(jobs) = able("send", jobs.map_err(|error| vec![error])) else { return };
-    jobs::run(env, &jobs, STEPS, Some(QUEUE)).await;
+    let Some(store) = able("send", store(env)) else { return };
+    // A step of all channels has the requests of each.
+    let steps = (STEPS / channels.len()).max(1);
+    jobs::run(env, &[SendOutbox { store, fetch: HttpClient, channels }], steps, Some(QUEUE)).await;
 }
 
 /// Sends alerts.

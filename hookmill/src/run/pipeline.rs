@@ -407,7 +407,8 @@ impl Sending {
         let Self { channels, alarm, apis, out, client, events } = self;
         for channel in channels {
             let name = format!("sender of {}", channel.name());
-            let send = SendOutbox { store: store.clone(), fetch: out.clone(), channel };
+            let send =
+                SendOutbox { store: store.clone(), fetch: out.clone(), channels: vec![channel] };
             runner.start(tasks, name, send, runner.outbox.clone());
         }
         if let Some(alarm) = alarm {
