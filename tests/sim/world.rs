@@ -210,7 +210,8 @@ impl World {
 
     /// Records the end of a fetch. Without rows, Hookmill gave up, and the order of ids decides.
     fn look_at_fetch(&mut self, statements: &[Statement]) {
-        let Some((done, rows)) = statements.split_last() else { return };
+        // The last one asks when the next object is due.
+        let [rows @ .., done, _] = statements else { return };
         if let [_, Param::Text(path), ..] = done.params.as_slice()
             && done.sql.starts_with("-- the object was fetched")
             && let Some((_, object)) = path.rsplit_once('/')
