@@ -1,5 +1,5 @@
-// The Workers in workerd: CPU per event against a floor and against the usual Worker in the same run, and the rows that D1
-// reads and writes per event.
+// The Workers in workerd: CPU per event against a floor, a Worker that writes the same rows, and the usual Worker in the same run,
+// and the rows that D1 reads and writes per event.
 //
 // CPU is the time that the process workerd spent on a processor, from the first request to the last row: ingress, queue,
 // consumer and D1, with all that the local runtime itself does. `cargo xtask bench` runs this with the defaults below; a test
@@ -133,18 +133,15 @@ function hookmill(name, { built, secret, keys }, held, metered = false) {
     r2Buckets: { BODIES: "bodies" },
     queueProducers: { REPLAYS: { queueName: "replays" }, JOBS: { queueName: "jobs" } },
   };
+  return { name, workers: dlq ? [ingress, dlq, consumers] : [ingress, consumers], ...ownTables(held) };
+}
+
+// Hookmill's tables with rows.
+function ownTables(held) {
   const migrations = readdirSync(join(root, "migrations")).filter((file) => file.endsWith(".sql")).sort();
   const schema = migrations.flatMap((file) => statements(text("migrations", file)));
   const seen = "SELECT count(*) AS n FROM events WHERE source = 'stripe' AND id IN (SELECT 'evt_' || value FROM json_each(?1))";
-  return {
-    name,
-    workers: dlq ? [ingress, dlq, consumers] : [ingress, consumers],
-    schema,
-    tables: { events: "events", ...tables, dead: "dead_letters" },
-    seen,
-    held,
-    ours: true,
-  };
+  return { schema, tables: { events: "events", ...tables, dead: "dead_letters" }, seen, held, ours: true };
 }
 
 // The running instances. A failure must end them, or node waits for them.
@@ -322,6 +319,7 @@ async function cpu(options, print) {
       seen: "SELECT count(*) AS n FROM stripe_events WHERE id IN (SELECT 'evt_' || value FROM json_each(?1))",
       held: small,
     }),
+    byHand("rows", ownTables(small)),
     hookmill("few", options, small),
     hookmill("many", options, large),
   ];
@@ -339,6 +337,8 @@ async function cpu(options, print) {
     return `${median(ratios).toFixed(2)} (rounds ${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`;
   };
   print(`Worker CPU per event with \`preset = "stripe"\`, to the floor: ${ratio("few", "floor")}; the bar is 1.6`);
+  print(`  to a Worker that writes the same rows: ${ratio("few", "rows")}`);
+  print(`  of that Worker, to the floor: ${ratio("rows", "floor")}`);
   print(`  to the usual Worker: ${ratio("few", "usual")}; the aim is 0.5`);
   print(`  of the usual Worker, to the floor: ${ratio("usual", "floor")}`);
   print(`  at ${large} rows to ${small}: ${ratio("many", "few")}; the bar is 1.2`);
