@@ -37,7 +37,19 @@ const KINDS: [(usize, &str, &str); 12] = [
     (9, "billing", "customer.updated"),
 ];
 
+/// What a provider reports about an email that it has delivered, the greatest last, and the outcome in the outbox.
+pub const REPORTS: [(&str, &str); 3] =
+    [("mail.delivered", "delivered"), ("mail.opened", "opened"), ("mail.complained", "complained")];
+
 impl Event {
+    /// A report about an email.
+    pub fn report(choices: &mut Choices, number: usize, email: &str) -> Self {
+        let (kind, _) = REPORTS[choices.below(REPORTS.len())];
+        let (id, created) = (format!("report_{number}"), START / 1000);
+        let object = json!({ "id": email });
+        Self { source: "shop", id, kind, created, object, is_large: false }
+    }
+
     pub fn any(choices: &mut Choices, number: usize) -> Self {
         let all = KINDS.iter().map(|(times, ..)| times).sum();
         let mut at = choices.below(all);

@@ -21,6 +21,8 @@ pub struct Outside {
     pub forgotten: BTreeSet<String>,
     /// Resend's answers, by idempotency key: the body, the answer, and when it was first sent.
     answered: BTreeMap<String, (String, String, i64)>,
+    /// Emails about which the provider has a report that it has not sent, by their ids.
+    pub reports: Vec<String>,
     /// The idempotency keys of batches that Resend has called invalid.
     invalid: BTreeSet<String>,
     /// The current objects of the API, by their paths.
@@ -175,6 +177,9 @@ impl World {
         self.note(|| format!("delivered {id}"));
         if self.outside.forgotten.remove(id) {
             self.outside.delivered.remove(id);
+        }
+        if !id.starts_with("sms ") {
+            self.outside.reports.push(id.to_owned());
         }
         let times = self.outside.delivered.entry(id.to_owned()).or_default();
         *times += 1;

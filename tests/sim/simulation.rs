@@ -11,7 +11,7 @@ use hookmill_providers::{UnsignedEvent, sign};
 use serde_json::json;
 
 use crate::choice::Choices;
-use crate::history::{Event, TABLES, oracle};
+use crate::history::{Event, REPORTS, TABLES, oracle};
 use crate::operator::{Backup, opened};
 use crate::pipeline::{Setup, Task, Webhook, received, tasks};
 use crate::world::{Machine, START, Wait, World};
@@ -165,6 +165,7 @@ impl<'c> Simulation<'c> {
             self.start_due();
             self.troubled_step();
             self.hear();
+            self.report();
             self.check_now();
             if self.has_failed() {
                 return;
@@ -185,6 +186,9 @@ impl<'c> Simulation<'c> {
                 self.idle();
             }
             self.hear();
+            if self.report() {
+                self.finish_requests();
+            }
             self.check_now();
             if self.has_failed() {
                 return;
@@ -365,6 +369,21 @@ impl<'c> Simulation<'c> {
         }
     }
 
+    /// The provider has one report or two about each email that it has delivered. Returns whether there are new ones.
+    fn report(&mut self) -> bool {
+        let delivered = std::mem::take(&mut self.world().outside.reports);
+        for email in &delivered {
+            let count = 1 + self.world().choices.below(2);
+            for _ in 0..count {
+                let number = self.events.len();
+                let mut world = self.world.lock().expect("no task panics while it holds the world");
+                self.events.push(Event::report(&mut world.choices, number, email));
+                self.sendings.push(Sending { due_at: world.time(), ..Sending::default() });
+            }
+        }
+        !delivered.is_empty()
+    }
+
     /// Goes on with a backup, or restores the last one.
     fn back_up_or_restore(&mut self) {
         let begin = || Backup::of(self.acknowledged.clone());
@@ -517,6 +536,10 @@ impl<'c> Simulation<'c> {
             world.violated(format!("{} cannot have taken effect", event.id));
         }
         self.check_tables(&mut world);
+        // A restored backup may have a report without its email.
+        if world.outside.forgotten.is_empty() {
+            check_outcomes(&mut world, &applied);
+        }
         drop(world);
         self.check_messages(&applied);
     }
@@ -627,6 +650,23 @@ impl<'c> Simulation<'c> {
                 let count = &count[0][0];
                 world.violated(format!("{count} old rows are left: {rows}"));
             }
+        }
+    }
+}
+
+/// The outcome of each email is the greatest of those that its provider reported.
+fn check_outcomes(world: &mut World, applied: &[&Event]) {
+    for row in world.rows("SELECT id, coalesce(outcome, '') FROM outbox WHERE channel = 'email'") {
+        let reported = |kind: &str| {
+            applied.iter().any(|event| event.kind == kind && event.text("id") == row[0])
+        };
+        let greatest = REPORTS.iter().rev().find(|(kind, _)| reported(kind));
+        let outcome = greatest.map_or("", |(_, outcome)| outcome);
+        if row[1] != outcome {
+            world.violated(format!(
+                "the outcome of {} is {:?}, and not {outcome:?}",
+                row[0], row[1]
+            ));
         }
     }
 }

@@ -202,6 +202,12 @@ const FAULTS: &[Fault] = &[
         replace: "UPDATE outbox SET state = 'sealed', error = ?2, together",
     },
     Fault {
+        name: "a lesser report replaces a greater one",
+        file: SQL,
+        find: "AND outcome_rank < rank",
+        replace: "",
+    },
+    Fault {
         name: "a suppressed address gets emails",
         file: OUTBOX,
         find: "WHERE address IN (SELECT value ->> 0 FROM jsonb_each(?1)) GROUP BY address",
