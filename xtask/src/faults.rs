@@ -246,8 +246,8 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "the ledger forgets events at once",
         file: "dlq/src/sweep.rs",
-        find: "        (&EVENTS, events),",
-        replace: "        (&EVENTS, events.map(|age| age / 1_000_000)),",
+        find: "        (&self::events(), events),",
+        replace: "        (&self::events(), events.map(|age| age / 1_000_000)),",
     },
 ];
 

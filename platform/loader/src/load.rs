@@ -1246,7 +1246,7 @@ mod tests {
         "#);
         insta::assert_snapshot!(loaded.program.rules[0].sql[0].text, @r#"
         -- rule clerk-users
-        WITH _rows AS MATERIALIZED (SELECT value AS _row FROM jsonb_each(?1))
+        WITH _rows AS MATERIALIZED (SELECT key AS _place, value AS _row FROM jsonb_each(?1))
         INSERT INTO "users" ("id", "banned", "created_at", "email", "external_id", "first_name", "image_url", "last_name", "last_sign_in_at", "locked", "public_metadata", "updated_at", "username", "_version", "_precedence", "_event_id", "_deleted")
         SELECT _row ->> 6, _row ->> 7, _row ->> 8, _row ->> 9, _row ->> 10, _row ->> 11, _row ->> 12, _row ->> 13, _row ->> 14, _row ->> 15, _row ->> 16, _row ->> 17, _row ->> 18, _row ->> 3, _row ->> 4, _row ->> 1, _row ->> 5 FROM _rows
         WHERE true
