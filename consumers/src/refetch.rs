@@ -206,24 +206,28 @@ async fn take<S: Store>(
     now: Timestamp,
     longest_retry: Duration,
 ) -> Result<(Vec<Wanted>, Option<Timestamp>), StoreError> {
+    // For each source; the third returns the object.
+    const STATEMENTS: usize = 4;
+    const TAKEN: usize = 2;
     let lease = now + LEASE;
     let horizon = now.horizon(LEASE.max(longest_retry));
     let mut statements = Vec::new();
     for (source, (api, _)) in &apis.0 {
         let provider = api.provider.as_str();
         let free_at = now + Duration::from_secs(1) / api.rate.max(1);
-        statements.extend([
+        let of_source: [Statement; STATEMENTS] = [
             state::put_senders_right(&[provider], now, longest_retry),
             Statement::new(AHEAD, params![now, horizon, source]),
             Statement::new(TAKE, params![now, lease, source, provider]),
             Statement::new(SPACE, params![provider, lease, free_at, source]),
-        ]);
+        ];
+        statements.extend(of_source);
     }
     statements.push(apis.next());
     let rows = store.execute(statements).await?;
     let mut taken = Vec::new();
-    for of_source in rows.chunks_exact(4) {
-        taken.extend(read::<Wanted>(answer(of_source, 2))?);
+    for of_source in rows.chunks_exact(STATEMENTS) {
+        taken.extend(read::<Wanted>(answer(of_source, TAKEN))?);
     }
     Ok((taken, read_next(&rows)?))
 }
