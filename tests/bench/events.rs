@@ -98,12 +98,23 @@ pub fn requests(events: &[Event]) -> Arc<Vec<Vec<u8>>> {
     Arc::new(events.iter().map(write).collect())
 }
 
-/// Sends every request over all connections. Returns the elapsed time.
+/// How a server answered.
+pub struct Answers {
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+    /// The time of each answer, in ascending order.
+    pub times: Vec<Duration>,
+}
+
+/// Sends every request over all connections: as fast as they are answered, or at a rate per second.
+///
+/// At a rate, a request that waits for a connection counts from the moment at which it was due.
 pub async fn load(
     address: SocketAddr,
     connections: usize,
     requests: Arc<Vec<Vec<u8>>>,
-) -> Duration {
+    rate: Option<f64>,
+) -> Answers {
     let next = Arc::new(AtomicUsize::new(0));
     let mut streams = Vec::with_capacity(connections);
     for _ in 0..connections {
@@ -115,31 +126,50 @@ pub async fn load(
     let senders = streams.into_iter().map(|mut stream| {
         let (requests, next) = (requests.clone(), next.clone());
         tokio::spawn(async move {
-            let mut buffer = vec![0; 4096];
-            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                stream.write_all(request).await.expect("the server reads");
-                let mut length = 0;
-                loop {
-                    let read = timeout(STUCK, stream.read(&mut buffer[length..])).await;
-                    let read = read
-                        .unwrap_or_else(|_| panic!("no answer to a request in {STUCK:?}"))
-                        .expect("the server answers");
-                    length += read;
-                    // Both servers end their responses with this body.
-                    if buffer[..length].ends_with(b"{\"accepted\":1}") {
-                        break;
+            let mut times = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(request) = requests.get(number) else { return times };
+                let mut from = Instant::now();
+                if let Some(rate) = rate {
+                    let due = start + Duration::from_secs_f64(number as f64 / rate);
+                    if due > from {
+                        tokio::time::sleep_until(due.into()).await;
+                        // Timers have a resolution of a millisecond, which is not the server's.
+                        from = Instant::now();
+                    } else {
+                        from = due;
                     }
-                    assert!(
-                        read > 0 && buffer.starts_with(b"HTTP/1.1 200"),
-                        "an answer that is not 200: {}",
-                        String::from_utf8_lossy(&buffer[..length])
-                    );
                 }
+                send(&mut stream, request).await;
+                times.push(from.elapsed());
             }
         })
     });
+    let mut times = Vec::with_capacity(requests.len());
     for sender in senders.collect::<Vec<_>>() {
-        sender.await.expect("no connection fails");
+        times.extend(sender.await.expect("no connection fails"));
     }
-    start.elapsed()
+    let elapsed = start.elapsed();
+    times.sort();
+    Answers { elapsed, times }
+}
+
+/// Sends one request and waits for its answer.
+async fn send(stream: &mut TcpStream, request: &[u8]) {
+    stream.write_all(request).await.expect("the server reads");
+    let (mut buffer, mut length) = ([0; 4096], 0);
+    // Both servers end their responses with this body.
+    while !buffer[..length].ends_with(b"{\"accepted\":1}") {
+        let read = timeout(STUCK, stream.read(&mut buffer[length..])).await;
+        let read = read
+            .unwrap_or_else(|_| panic!("no answer to a request in {STUCK:?}"))
+            .expect("the server answers");
+        length += read;
+        assert!(
+            read > 0 && buffer.starts_with(b"HTTP/1.1 200"),
+            "an answer that is not 200: {}",
+            String::from_utf8_lossy(&buffer[..length])
+        );
+    }
 }

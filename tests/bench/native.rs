@@ -83,14 +83,17 @@ impl Bench<'_> {
     /// Answered events per second.
     fn load(&self, address: std::net::SocketAddr, requests: std::sync::Arc<Vec<Vec<u8>>>) -> f64 {
         let events = requests.len();
-        rate(events, self.runtime.block_on(load(address, self.sizes.connections, requests)))
+        let answers = load(address, self.sizes.connections, requests, None);
+        rate(events, self.runtime.block_on(answers).elapsed)
     }
 
     /// Durable ingress relative to a bare handler. Returns its rate.
     fn ingress(&mut self) -> f64 {
         let (_bare, bare) = start_bare(self.bare);
         let mut pipeline = self.pipeline(PRESET, 0);
-        let (mut alone, mut together, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut alone, mut together) = (Vec::new(), Vec::new());
+        let (mut rates, mut rates_together) = (Vec::new(), Vec::new());
+        let (mut answering, mut applying) = (Duration::ZERO, Duration::ZERO);
         // The first round only warms up.
         for round in 0..=self.sizes.rounds {
             let batch = self.batch(0);
@@ -100,9 +103,12 @@ impl Bench<'_> {
             // While the application's database is locked, consumers wait, so that only ingress is measured.
             let lock = pipeline.database("data.db");
             lock.execute_batch("BEGIN IMMEDIATE").expect("the database can be locked");
+            let start = pipeline.processor_time();
             let by_itself = self.load(pipeline.address(), requests);
+            let answered = pipeline.processor_time();
             lock.execute_batch("ROLLBACK").expect("the database can be unlocked");
             pipeline.drain(|_, _| {});
+            let applied = pipeline.processor_time();
             verify(&pipeline, before, &batch, true);
             pipeline.clear(&batch);
 
@@ -117,20 +123,59 @@ impl Bench<'_> {
                 alone.push(by_itself / reference);
                 together.push(with_consumers / reference);
                 rates.push(by_itself);
+                rates_together.push(with_consumers);
+                answering += answered - start;
+                applying += applied - answered;
             }
         }
         println!("ingress, durable, to bare axum: {}; the bar is 0.6", spread(&alone));
         println!("  while the consumers apply events: {}", spread(&together));
         let rate = median(&rates);
-        println!("  {rate:.0} events per second; an fsync takes {}", fsync(pipeline.data()));
+        println!(
+            "  {rate:.0} events per second; an fsync takes {}",
+            millis(fsync(pipeline.data()))
+        );
+        let each = |time: Duration| {
+            time.as_secs_f64() * 1e6 / (self.sizes.rounds * self.sizes.events) as f64
+        };
+        println!(
+            "  processor time per event: {:.0} µs until its answer, {:.0} µs from there to its rows",
+            each(answering),
+            each(applying)
+        );
+        self.acknowledgement(pipeline, median(&rates_together) / 2.0);
         rate
+    }
+
+    /// The time of an answer at a steady rate, while the consumers apply the events.
+    fn acknowledgement(&mut self, mut pipeline: Pipeline, rate: f64) {
+        let batch = self.batch(0);
+        let requests = requests(&batch.events);
+        let before = pipeline.counts();
+        let fsync = fsync(pipeline.data());
+        let answers = load(pipeline.address(), self.sizes.connections, requests, Some(rate));
+        let times = self.runtime.block_on(answers).times;
+        pipeline.drain(|_, _| {});
+        verify(&pipeline, before, &batch, true);
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+        println!(
+            "acknowledgement at half load ({rate:.0} events per second), 99th percentile to an fsync: {:.1}; the bar is 5",
+            at(0.99).as_secs_f64() / fsync.as_secs_f64()
+        );
+        println!(
+            "  p50 {}, p99 {}, p99.9 {}; an fsync takes {}",
+            millis(at(0.5)),
+            millis(at(0.99)),
+            millis(at(0.999)),
+            millis(fsync)
+        );
     }
 
     /// From the first POST to the last row: the preset relative to one rule.
     fn end_to_end(&mut self) {
         let preset = self.pipeline(PRESET, 0);
         let single = self.pipeline(SINGLE, 0);
-        let fsync = fsync(preset.data());
+        let fsync = millis(fsync(preset.data()));
         let [preset, single] = self.alternate([(preset, 0, true), (single, 0, false)]);
         let ratios: Vec<_> = preset.iter().zip(&single).map(|(a, b)| a / b).collect();
         println!(
@@ -149,7 +194,7 @@ impl Bench<'_> {
         let Sizes { small, large, .. } = *self.sizes;
         let few = self.pipeline(PRESET, small);
         let many = self.pipeline(PRESET, large);
-        let fsync = fsync(many.data());
+        let fsync = millis(fsync(many.data()));
         let [few, many] = self.alternate([(few, small, true), (many, large, true)]);
         let ratios: Vec<_> = many.iter().zip(&few).map(|(a, b)| a / b).collect();
         println!("end to end, at {large} rows to {small}: {}; the bar is 0.83", spread(&ratios));
@@ -216,7 +261,10 @@ impl Bench<'_> {
             batch.events.len(),
             drain / ingress
         );
-        println!("  {drain:.0} events per second; an fsync takes {}", fsync(pipeline.data()));
+        println!(
+            "  {drain:.0} events per second; an fsync takes {}",
+            millis(fsync(pipeline.data()))
+        );
         println!(
             "  memory: {idle:.0} MiB at the start, {:.0} MiB at half, {most:.0} MiB at most",
             half.unwrap_or_default()
@@ -241,7 +289,7 @@ fn rate(events: usize, time: Duration) -> f64 {
 }
 
 /// The time of an fsync of one page, the median of many.
-fn fsync(folder: &Path) -> String {
+fn fsync(folder: &Path) -> Duration {
     use std::io::Write as _;
     let mut file = tempfile::tempfile_in(folder).expect("a file can be made");
     let mut times: Vec<_> = (0..100)
@@ -253,7 +301,11 @@ fn fsync(folder: &Path) -> String {
         })
         .collect();
     times.sort();
-    format!("{:.2} ms", times[times.len() / 2].as_secs_f64() * 1000.0)
+    times[times.len() / 2]
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }
 
 fn median(values: &[f64]) -> f64 {

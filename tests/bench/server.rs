@@ -135,6 +135,17 @@ impl Pipeline {
         kib.unwrap_or_default() / 1024.0
     }
 
+    /// The processor time that it has used; zero without /proc.
+    pub fn processor_time(&self) -> Duration {
+        let pid = self.server.as_ref().expect("it was started").0.0.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The fields after the name, which may contain spaces: utime and stime are 14 and 15 of proc(5), in units of 10 ms.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: u64 =
+            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Waits until the queue is empty. Calls `look` with the approximate number of remaining events.
     ///
     /// # Panics
