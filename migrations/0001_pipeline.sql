@@ -394,17 +394,19 @@ CREATE TABLE body_search (
     due_at INTEGER NOT NULL
 ) STRICT;
 
--- Many letters, or many events, sent through the whole path again.
+-- Jobs that put messages on the queue: many letters, or many events, sent through the whole path again, or the objects of a
+-- provider's API.
 CREATE TABLE replays (
     id TEXT NOT NULL PRIMARY KEY,
-    -- JSON: which letters; none that failed after the plan was made.
+    kind TEXT NOT NULL DEFAULT 'replay' CHECK (kind IN ('replay', 'reprocess', 'import')),
+    -- JSON: which letters, none that failed after the plan was made; which events; or which source and lists.
     filter TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('planned', 'running', 'paused', 'cancelled', 'done')),
     -- Letters in a second.
     rate INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
-    -- How many letters there were when it was planned.
-    total INTEGER NOT NULL,
+    -- How many there were when it was planned; NULL if the provider does not tell.
+    total INTEGER,
     -- How many have been sent.
     sent INTEGER NOT NULL DEFAULT 0,
     planned_by TEXT NOT NULL,
@@ -417,10 +419,10 @@ CREATE TABLE replays (
     due_at INTEGER NOT NULL DEFAULT 0,
     -- What kept it from going on the last time.
     error TEXT,
-    -- 0 for a replay of dead letters. A reprocessing has a number of its own, which no other ever has: the ledger takes each event
-    -- once more under it.
+    -- 0 for a replay of dead letters. A reprocessing or an import has a number of its own, which no other ever has: the ledger
+    -- takes each event, or each object, once under it.
     generation INTEGER NOT NULL DEFAULT 0,
-    -- JSON, of a reprocessing: the key in event_messages that it has come to.
+    -- JSON: what it has come to. Of a reprocessing, a key in event_messages; of an import, a page of a list.
     reached TEXT,
     -- How many of the sent messages' events have taken effect, and how many have failed. For a replay, those that have taken
     -- effect are counted here when their letters are removed; before that, the letters say so.

@@ -73,6 +73,7 @@ const COMMANDS: &[(&str, Use)] = &[
     ("replays resume", Changes(&["REPLAY", "--reason", "go on"])),
     ("replays cancel", Changes(&["REPLAY", "--reason", "no use"])),
     ("reprocess", Changes(&["--all"])),
+    ("import", Changes(&["stripe"])),
     ("stats", Looks(&[&[]])),
     ("counts", Looks(&[&[]])),
     ("token create", Changes(&["ines", "--role", "read"])),
@@ -172,7 +173,8 @@ impl World {
         let copied = Command::new("cp").arg(binary()).arg(folder.path().join("hookmill")).status();
         assert!(copied.unwrap().success());
         let config = "[sources.stripe]\nscheme = 'stripe'\nsecrets = ['env:STRIPE_WEBHOOK_SECRET']\n\
-            preset = 'stripe'\n[retention]\nmessages = '30d'\n";
+            preset = 'stripe'\n\
+            api = { key = 'env:STRIPE_API_KEY' }\n[retention]\nmessages = '30d'\n";
         fs::write(folder.path().join("hookmill.toml"), config).unwrap();
         for name in ["data", "copies"] {
             fs::create_dir(folder.path().join(name)).unwrap();
@@ -221,7 +223,7 @@ impl World {
         for name in ["CARGO", "HOOKMILL_URL", "HOOKMILL_TOKEN"] {
             command.env_remove(name);
         }
-        command.env("STRIPE_WEBHOOK_SECRET", STRIPE_SECRET);
+        command.env("STRIPE_WEBHOOK_SECRET", STRIPE_SECRET).env("STRIPE_API_KEY", "sk_test");
         as_user(&mut command, user);
         command
     }

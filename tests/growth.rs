@@ -186,7 +186,7 @@ struct Says(u16, &'static str);
 impl Fetch for Says {
     async fn ask(&self, _: ApiRequest, _: &Secret) -> Result<ApiResponse, FetchError> {
         let (status, body) = (self.0, self.1.to_owned());
-        Ok(ApiResponse { status, retry_after: None, message_id: None, body })
+        Ok(ApiResponse { status, retry_after: None, message_id: None, date: None, body })
     }
 }
 
@@ -315,6 +315,7 @@ fn delivery(source: &str, kind: &str, id: &str, body: &[u8]) -> Delivery {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: Some("1".into()),
+        snapshot_at: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }

@@ -1,4 +1,4 @@
-//! The background jobs of this stage: sending, refetching, and alerts.
+//! The background jobs of this stage: sending, refetching, imports, and alerts.
 
 use std::borrow::Borrow;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use hookmill_config::Consumers;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::job::{Job, OutboxCount, Step, failed};
 use hookmill_core::log::{Entry, Fields};
+use hookmill_core::objects::Objects;
 use hookmill_core::queue::{Backlog, Queue};
 use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
 use crate::alert::{Alarm, Looked, look, tell_outage};
+use crate::import::{self, Imported};
 use crate::outbox::state::UnsentMessage;
 use crate::outbox::{OutboxChannel, Round, Sent, rounds};
 use crate::refetch::{self, Apis, Fetched};
@@ -110,6 +112,47 @@ impl<S: Store, F: Fetch, C: Borrow<Consumers> + Send + Sync> Job for RefetchObje
         let problems = problems.into_iter().map(|text| Entry::warn(text, Fields::default()));
         step.log.extend(problems);
         Ok(step)
+    }
+}
+
+/// Puts the objects of providers' APIs on the queue, for imports that an operator runs.
+#[derive(Debug)]
+pub struct ImportObjects<S, F, C, Q, O> {
+    /// The store.
+    pub store: S,
+    /// The client for the APIs.
+    pub fetch: F,
+    /// The configuration, with the rules.
+    pub config: C,
+    /// The APIs.
+    pub apis: Apis,
+    /// The queue of replays, so that live events come first.
+    pub queue: Q,
+    /// The bodies.
+    pub objects: O,
+}
+
+impl<S, F, C, Q, O> Job for ImportObjects<S, F, C, Q, O>
+where
+    S: Store,
+    F: Fetch,
+    C: Borrow<Consumers> + Send + Sync,
+    Q: Queue,
+    O: Objects,
+{
+    const NAME: &'static str = "import";
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
+        let Self { store, fetch, config, apis, queue, objects } = self;
+        let step = import::step(store, fetch, (queue, objects), (config.borrow(), apis), now);
+        let Imported { sent, problem, next } = step.await?;
+        let sent = sent.map(|(id, count)| {
+            let (id, count) = (Some(id), Some(count.to_string()));
+            Entry::debug("imported", Fields { id, count, ..Fields::default() })
+        });
+        let problem = problem.map(|problem| Entry::warn(problem, Fields::default()));
+        Ok(Step { next, log: sent.into_iter().chain(problem).collect(), ..Step::default() })
     }
 }
 

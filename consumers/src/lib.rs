@@ -19,6 +19,7 @@ mod count;
 pub mod counters;
 mod decode;
 pub mod explain;
+pub mod import;
 pub mod jobs;
 pub mod log;
 pub mod outbox;

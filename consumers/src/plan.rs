@@ -17,8 +17,8 @@ use hookmill_core::panics::caught;
 use hookmill_core::store::{Param, Rows, Statement};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::{Channel, LetterReason};
+use hookmill_rules::api::path;
 use hookmill_rules::handler::Event;
-use hookmill_rules::refetch::path;
 use hookmill_rules::row::{Identity, ROW_BYTES, Row, RowWriter};
 use hookmill_rules::{
     Body, Column, Each, Effect, EventFacts, Extent, Guard, HandlerRef, NotJson, Order, Program,
@@ -421,7 +421,7 @@ impl<'e> RowBuilder<'e> {
                 let exists = elements(rule, each, scope, |element| {
                     shared.read(&rule.name, columns, scope)?;
                     let read = read_columns(&rule.name, columns, &shared.values, element)?;
-                    let order = order(&rule.name, guard.as_ref(), element)?;
+                    let order = self.order(&rule.name, guard.as_ref(), element)?;
                     let row = self.row(order, &read).end();
                     self.spend(&rule.name, 1, row.bytes())?;
                     if order.is_none_or(|order| order.extent != Extent::Deleted) {
@@ -435,7 +435,7 @@ impl<'e> RowBuilder<'e> {
             }
             (Effect::Row { table, guard, columns }, None) => {
                 let read = read_columns(&rule.name, columns, &[], scope)?;
-                let order = order(&rule.name, guard.as_ref(), scope)?;
+                let order = self.order(&rule.name, guard.as_ref(), scope)?;
                 let mut row = self.row(order, &read);
                 self.spend(&rule.name, 1, row.bytes())?;
                 if order.is_none_or(|order| order.extent != Extent::Deleted) {
@@ -456,7 +456,7 @@ impl<'e> RowBuilder<'e> {
                     return Ok(());
                 }
                 let whose = read_columns(&rule.name, owner, &[], scope)?;
-                let mut order = order(&rule.name, Some(guard), scope)?;
+                let mut order = self.order(&rule.name, Some(guard), scope)?;
                 let each = each.as_ref().filter(|_| !deleted);
                 if let Some(order) = order.as_mut()
                     && each.is_some_and(|each| each.is_partial(scope))
@@ -583,8 +583,8 @@ impl<'e> RowBuilder<'e> {
         let kind = &self.envelope.kind;
         let id = self.texts(rule, refetch.id.json(scope).as_deref())?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
-        let Some(path) = path.filter(|_| order.is_some_and(|order| order.extent == Extent::Whole))
-        else {
+        let is_whole = order.is_some_and(|order| order.extent == Extent::Whole);
+        let Some(path) = path.filter(|_| is_whole && self.envelope.snapshot_at.is_none()) else {
             row.not_fetched();
             return Ok(());
         };
@@ -594,6 +594,21 @@ impl<'e> RowBuilder<'e> {
         rest.remove("data");
         row.fetched(&path, kind, &rest);
         Ok(())
+    }
+
+    /// How the event's row compares with others. A snapshot outranks every event of its version, but no deletion.
+    fn order(
+        &self,
+        rule: &str,
+        guard: Option<&Guard>,
+        scope: Scope<'_>,
+    ) -> Result<Option<Order>, Fate> {
+        let Some(guard) = guard else { return Ok(None) };
+        let order = guard.order(scope, guard.deletes(scope));
+        let order = order.map_err(|error| value_error(rule, error))?;
+        let order = order.ok_or_else(|| missing(rule, "the version", &guard.version))?;
+        let precedence = self.envelope.snapshot_at.map_or(order.precedence, Timestamp::millis);
+        Ok(Some(Order { precedence, ..order }))
     }
 
     /// The row of a rule for an event, up to its columns.
@@ -820,14 +835,6 @@ fn too_long(rule: &str) -> Fate {
 /// The size in bytes of column values as a JSON array.
 fn length(columns: &[Option<Cow<'_, str>>]) -> usize {
     columns.iter().map(|value| value.as_ref().map_or(4, |value| value.len()) + 1).sum::<usize>() + 1
-}
-
-/// How an event compares with the others for its row; `None` if the rule counts.
-fn order(rule: &str, guard: Option<&Guard>, scope: Scope<'_>) -> Result<Option<Order>, Fate> {
-    let Some(guard) = guard else { return Ok(None) };
-    let order =
-        guard.order(scope, guard.deletes(scope)).map_err(|error| value_error(rule, error))?;
-    order.map(Some).ok_or_else(|| missing(rule, "the version", &guard.version))
 }
 
 fn missing(rule: &str, what: &str, value: &Value) -> Fate {

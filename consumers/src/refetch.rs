@@ -17,7 +17,7 @@ use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
 use hookmill_rules::Body;
-use hookmill_rules::refetch::object;
+use hookmill_rules::api::with_object;
 use hookmill_rules::row::Row;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,7 +34,7 @@ const LEASE: Duration = Duration::from_secs(120);
 const OBJECTS: usize = 5;
 
 /// The APIs and their keys, by source.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Apis(BTreeMap<String, (Api, Secret)>);
 
 impl Apis {
@@ -56,6 +56,11 @@ impl Apis {
             }
         }
         if errors.is_empty() { Ok(Self(apis)) } else { Err(errors) }
+    }
+
+    /// The API of a source, and its key.
+    pub(crate) fn get(&self, source: &str) -> Option<(&Api, &Secret)> {
+        self.0.get(source).map(|(api, key)| (api, key))
     }
 
     /// Whether no API is configured.
@@ -375,17 +380,6 @@ fn read_object<'a>(provider: Provider, path: &str, body: &'a str) -> Object<'a> 
     }
 }
 
-/// The body of the event with another object: the other members are those of the event, without `data`.
-fn with_object(provider: Provider, rest: &str, is: &RawValue) -> serde_json::Result<String> {
-    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(rest)?;
-    let (first, others) = object(provider).split_once('.').unwrap_or((object(provider), ""));
-    let steps = others.split('.').filter(|step| !step.is_empty()).rev();
-    let nested = steps.fold(is.get().to_owned(), |text, step| format!("{{\"{step}\":{text}}}"));
-    let nested: Box<RawValue> = serde_json::from_str(&nested)?;
-    members.insert(first.to_owned(), &nested);
-    serde_json::to_string(&members)
-}
-
 /// The statements of the rule for the event with its current object. None if the rule's conditions are no longer met.
 fn applied(
     config: &Consumers,
@@ -408,6 +402,7 @@ fn applied(
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
+        snapshot_at: Some(start),
         body: BodyForm::Text,
     };
     let describe = |fate: Fate| match fate {
@@ -416,12 +411,12 @@ fn applied(
     };
     let body = Body::new(body.as_bytes()).map_err(|error| error.to_string())?;
     let values = config.program.reads.read(&body).map_err(|error| error.to_string())?;
+    // The rule may have changed and no longer use `refetch`.
+    if rule.effect.guard().is_none_or(|guard| guard.refetch.is_none()) {
+        return Err("the rule no longer fetches objects".to_owned());
+    }
     let mut builder = RowBuilder::of(&envelope, config.limits, start);
     builder.carry_out((0, rule), (&values, &body)).map_err(describe)?;
-    // The rule may have changed and no longer use `refetch`.
-    let asks = rule.effect.guard().is_some_and(|guard| guard.refetch.is_some());
-    let ordered = rule.each.as_ref().is_some_and(|each| each.more.is_some());
-    let rows = builder.rows.iter().map(|(_, row)| row.outranking(start, ordered).filter(|_| asks));
-    let rows = rows.collect::<Option<Vec<_>>>().ok_or("the object produces no row")?;
+    let rows: Vec<_> = builder.rows.into_iter().map(|(_, row)| row).collect();
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

@@ -201,9 +201,13 @@ impl Fetch for World {
         self.requests.lock().unwrap().push(request);
         match *self.status.lock().unwrap() {
             0 => Err(FetchError::NoAnswer("it has hung up".into())),
-            status => {
-                Ok(ApiResponse { status, retry_after: None, message_id: None, body: String::new() })
-            }
+            status => Ok(ApiResponse {
+                status,
+                retry_after: None,
+                message_id: None,
+                date: None,
+                body: String::new(),
+            }),
         }
     }
 }

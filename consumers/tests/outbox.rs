@@ -381,7 +381,13 @@ impl Fetch for World {
             let Some((status, body)) = fake.says(status, body) else {
                 return Err(FetchError::NoAnswer("the connection broke".into()));
             };
-            Ok(ApiResponse { status, retry_after: None, message_id: Some("id".into()), body })
+            Ok(ApiResponse {
+                status,
+                retry_after: None,
+                message_id: Some("id".into()),
+                date: None,
+                body,
+            })
         };
         if let Mood::AcceptsWhileLocked { tries } = mood {
             *self.locked.lock().unwrap() = tries;

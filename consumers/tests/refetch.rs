@@ -75,7 +75,7 @@ impl Fetch for Api {
             Mood::Raves => (200, "{\"id\":".to_owned()),
             Mood::Is(body) => (200, body.to_owned()),
         };
-        Ok(ApiResponse { status, retry_after: None, message_id: None, body })
+        Ok(ApiResponse { status, retry_after: None, message_id: None, date: None, body })
     }
 }
 

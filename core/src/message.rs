@@ -39,7 +39,7 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// How it was verified. A replay does not check timestamps again; this is the evidence.
     pub verified: Verified,
-    /// 0 for the original event; the number of the reprocessing otherwise.
+    /// 0 for the original event; the number of the reprocessing or import otherwise.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u32,
     /// For a reprocessing: the names of the rules to run; if empty, the repeatable rules.
@@ -52,6 +52,10 @@ pub struct Envelope {
     /// The API version that the provider states, if the source says where: see [`mod@crate::api_version`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_version: Option<String>,
+    /// For an object from the provider's API: when Hookmill requested it. Its rows outrank those of every event of the same
+    /// version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_at: Option<Timestamp>,
     /// The location of the body.
     pub body: BodyForm,
 }
@@ -275,6 +279,7 @@ mod tests {
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: None,
+            snapshot_at: None,
             body: BodyForm::Text,
         }
     }

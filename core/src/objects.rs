@@ -4,6 +4,8 @@ use std::future::Future;
 
 use thiserror::Error;
 
+use crate::limits::MESSAGE_BYTES;
+use crate::message::{ClaimCheck, Envelope, encode, encode_claim_check};
 use crate::time::Timestamp;
 
 /// The object store is unavailable.
@@ -27,6 +29,26 @@ pub trait Objects: Send + Sync {
         &self,
         after: &str,
     ) -> impl Future<Output = Result<Vec<StoredObject>, ObjectError>> + Send;
+}
+
+/// The text of a message. A body that is too long for a queue is stored, and the text has the claim check for it. So a
+/// message that is sent never refers to a missing body.
+///
+/// # Errors
+///
+/// If the body is too long, and the store is unavailable.
+pub async fn message<O: Objects>(
+    objects: &O,
+    envelope: &mut Envelope,
+    body: &[u8],
+) -> Result<String, ObjectError> {
+    let text = encode(envelope, body);
+    if text.len() <= MESSAGE_BYTES {
+        return Ok(text);
+    }
+    let key = claim_check_key(&envelope.source, &envelope.id, body);
+    objects.put(&key, body).await?;
+    Ok(encode_claim_check(envelope, ClaimCheck { key, bytes: body.len() }))
 }
 
 /// The maximum number of objects that [`Objects::list`] returns.

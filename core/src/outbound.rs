@@ -348,6 +348,8 @@ pub struct ApiResponse {
     pub retry_after: Option<String>,
     /// `X-Message-Id`, if there is one.
     pub message_id: Option<String>,
+    /// `Date`, if there is one: the provider's clock.
+    pub date: Option<String>,
     /// The body.
     pub body: String,
 }

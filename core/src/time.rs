@@ -43,6 +43,11 @@ impl Timestamp {
         DateTime::parse_from_rfc3339(text).ok().map(|time| Self(time.timestamp_millis()))
     }
 
+    /// From the `Date` of HTTP: <https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7>.
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        DateTime::parse_from_rfc2822(text).ok().map(|time| Self(time.timestamp_millis()))
+    }
+
     /// Its day in UTC: `2026-01-01`.
     pub fn day(self) -> String {
         let text = self.to_string();

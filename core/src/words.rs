@@ -243,6 +243,8 @@ words! {
         ReplayCancel = "replay.cancel",
         /// A reprocessing is planned.
         ReprocessPlan = "reprocess.plan",
+        /// An import is planned.
+        ImportPlan = "import.plan",
         /// Messages of the outbox are sent again.
         OutboxRetry = "outbox.retry",
         /// An address is no longer suppressed.
@@ -335,7 +337,19 @@ words! {
 }
 
 words! {
-    /// The state of a replay or a reprocessing: `replays.state`.
+    /// The kind of a job that puts messages on the queue: `replays.kind`.
+    pub enum JobKind {
+        /// It sends dead letters through the whole path again.
+        Replay = "replay",
+        /// It sends applied events through the whole path again.
+        Reprocess = "reprocess",
+        /// It sends the objects of a provider's API.
+        Import = "import",
+    }
+}
+
+words! {
+    /// The state of a job: `replays.state`.
     pub enum ReplayState {
         /// It waits for an operator to run it.
         Planned = "planned",

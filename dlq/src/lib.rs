@@ -17,6 +17,7 @@
 mod bodies;
 mod bury;
 mod drain;
+pub mod import;
 pub mod jobs;
 pub mod kinds;
 mod recover;

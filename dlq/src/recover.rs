@@ -1,6 +1,6 @@
 //! Recovery after a database was restored to an earlier time and its queue was not: messages that are lost are sent again.
 //!
-//! Events go from the queue into the data; replays and reprocessings go the other way. So a backup may show a letter as
+//! Events go from the queue into the data; replays, reprocessings and imports go the other way. So a backup may show a letter as
 //! sent whose message is not in its copy of the queue, and after D1 went back to an earlier minute, the queue has moved on.
 //! Only the ledger proves that an event has taken effect. Everything else counts as not sent. If its message is on the
 //! queue after all, it is sent twice, and the ledger rejects one of them.
@@ -22,7 +22,7 @@ const REPLAYS: &str = "\
 UPDATE replays SET sent = max(0, sent - lost.letters), due_at = iif(state = 'done', {now}, due_at),
     ended_at = iif(state = 'done', NULL, ended_at), state = iif(state = 'done', 'running', state)
 FROM (SELECT replay, count(*) AS letters FROM dead_letters WHERE {lost} GROUP BY replay) AS lost
-WHERE replays.id = lost.replay AND replays.generation = 0
+WHERE replays.id = lost.replay AND replays.kind = 'replay'
 RETURNING id";
 
 const LETTERS: &str = "\
@@ -44,7 +44,7 @@ WITH sent AS MATERIALIZED (
     JOIN event_messages AS kept
         ON (kept.applied_at, kept.source, kept.id) <= (reached ->> 0, reached ->> 1, reached ->> 2)
     JOIN events ON events.source = kept.source AND events.id = kept.id AND {where}
-    WHERE replays.generation > 0 AND replays.state IN ('running', 'paused', 'done')
+    WHERE replays.kind = 'reprocess' AND replays.state IN ('running', 'paused', 'done')
 )
 UPDATE replays SET reached = json_array(first.at, '', ''),
     sent = max(0, sent - (SELECT count(*) FROM sent WHERE sent.replay = replays.id AND sent.at >= first.at)),
@@ -54,9 +54,17 @@ FROM (SELECT replay, min(at) AS at FROM sent WHERE lost GROUP BY replay) AS firs
 WHERE replays.id = first.replay
 RETURNING id";
 
+/// Starts imports with unproven objects again. The ledger rejects the objects that took effect.
+const IMPORTS: &str = "\
+-- start imports again
+UPDATE replays SET reached = NULL, sent = 0, due_at = iif(state = 'done', {now}, due_at),
+    ended_at = iif(state = 'done', NULL, ended_at), state = iif(state = 'done', 'running', state)
+WHERE kind = 'import' AND state IN ('running', 'paused', 'done') AND applied + failed < sent
+RETURNING id";
+
 /// The statements that make a restored database consistent, before anything runs on it. They run in one transaction and
-/// have no parameters. The second returns a row for each letter that is dead again, and the last a row for each
-/// reprocessing that moved back.
+/// have no parameters. The second returns a row for each letter that is dead again, the third for each reprocessing that
+/// moved back, and the last for each import that starts again.
 pub fn recover(now: Timestamp) -> Vec<Statement> {
     let field = |name| format!("(replays.filter ->> '{name}')");
     let kind = field("type");
@@ -71,7 +79,7 @@ pub fn recover(now: Timestamp) -> Vec<Statement> {
         .replace("?4", &field("applied_from"))
         .replace("?5", &field("applied_before"));
     let now = now.millis().to_string();
-    [REPLAYS, LETTERS, REPROCESSINGS]
+    [REPLAYS, LETTERS, REPROCESSINGS, IMPORTS]
         .map(|sql| sql.replace("{lost}", LOST).replace("{where}", &filter).replace("{now}", &now))
         .map(|sql| Statement::new(sql, Vec::new()))
         .into()

@@ -24,7 +24,7 @@ use hookmill_core::params;
 use hookmill_core::queue::Queue;
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::LetterReason;
+use hookmill_core::words::{JobKind, LetterReason};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -35,7 +35,7 @@ pub const STEP: u32 = 100;
 /// The maximum number of letters in a second.
 pub const MOST_PER_SECOND: u32 = 10_000;
 /// The time for which a process may run a step. After that, the process counts as ended.
-const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
 /// The delay after the queue did not accept the letters.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -201,7 +201,7 @@ RETURNING id";
 const AHEAD: &str = "\
 -- replays with times of a clock that was ahead
 UPDATE replays SET due_at = iif(due_at > ?2, ?1, due_at), planned_at = iif(planned_at > ?3, ?1, planned_at)
-WHERE state = 'running' AND (due_at > ?2 OR planned_at > ?3)";
+WHERE state = 'running' AND kind <> 'import' AND (due_at > ?2 OR planned_at > ?3)";
 
 /// A replay has only letters that failed before it was planned. `?1` now, `?2` the latest possible time of a failure.
 const FAILED_AHEAD: &str = "\
@@ -212,8 +212,10 @@ WHERE state = 'dead' AND last_failed_at > ?2";
 const TAKE: &str = "\
 -- lease a replay
 UPDATE replays SET due_at = ?2
-WHERE id = (SELECT id FROM replays WHERE state = 'running' AND due_at <= ?1 ORDER BY due_at LIMIT 1)
-RETURNING id, filter, rate, planned_at, generation, reached";
+WHERE id = (
+    SELECT id FROM replays WHERE state = 'running' AND kind <> 'import' AND due_at <= ?1 ORDER BY due_at LIMIT 1
+)
+RETURNING id, kind, filter, rate, planned_at, generation, reached";
 
 /// `?9` the replay, `?10` when it was planned, `?11` the maximum number of claimed letters, `?12` now. Letters that an
 /// ended process left are claimed already. A replay sends a letter once, also if it fails again in the millisecond of the
@@ -238,13 +240,13 @@ UPDATE dead_letters SET state = 'replayed', replays = replays + 1, state_at = ?3
 WHERE state = 'replaying' AND replay = ?1 AND id IN (SELECT value FROM jsonb_each(?2))";
 
 /// `?2` the number of sent letters, `?3` when the replay continues, `?4` the error, `?5` the new position, if it changed.
-const STEPPED: &str = "\
+pub(crate) const STEPPED: &str = "\
 -- record a step
 UPDATE replays SET sent = sent + ?2, due_at = ?3, error = ?4,
     reached = coalesce(?5, reached)
 WHERE id = ?1";
 
-const DONE: &str = "\
+pub(crate) const DONE: &str = "\
 -- end a replay
 UPDATE replays SET state = 'done', ended_at = ?2, error = NULL WHERE id = ?1 AND state = 'running'";
 
@@ -260,7 +262,7 @@ WHERE state = 'replaying' AND EXISTS (
 
 const NEXT: &str = "\
 -- when the next replay is due
-SELECT min(due_at) AS due_at FROM replays WHERE state = 'running'";
+SELECT min(due_at) AS due_at FROM replays WHERE state = 'running' AND kind <> 'import'";
 
 const DISCARD: &str = "\
 -- discard a letter
@@ -353,9 +355,10 @@ pub async fn step<S: Store, Q: Queue>(
     };
     let rate = replay.rate.max(1);
     let limit = rate.min(STEP);
-    let portion = match replay.generation {
-        0 => letters(store, &replay, limit, start).await?,
-        _ => reprocess::portion(store, &replay, limit).await?,
+    let portion = if replay.kind == JobKind::Reprocess {
+        reprocess::portion(store, &replay, limit).await?
+    } else {
+        letters(store, &replay, limit, start).await?
     };
     let id = replay.id;
     let mut stepped = Stepped::default();
@@ -422,6 +425,7 @@ async fn letters<S: Store>(
 #[derive(Deserialize)]
 pub(crate) struct LeasedReplay {
     id: String,
+    kind: JobKind,
     pub(crate) filter: String,
     rate: u32,
     pub(crate) planned_at: Timestamp,
@@ -436,7 +440,12 @@ struct ClaimedLetter {
     message: String,
 }
 
-fn next(rows: Option<&Rows>) -> Result<Option<Timestamp>, StoreError> {
+/// When the next job is due: the answer to a question for it.
+///
+/// # Errors
+///
+/// If the row is another one.
+pub fn next(rows: Option<&Rows>) -> Result<Option<Timestamp>, StoreError> {
     #[derive(Deserialize)]
     struct Next {
         due_at: Option<Timestamp>,

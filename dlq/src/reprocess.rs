@@ -97,8 +97,8 @@ pub const WHERE: &str =
 /// `?6` id, `?7` the filter, `?8` the actor, `?9` now.
 const PLAN: &str = "\
 -- plan a reprocessing
-INSERT INTO replays (id, filter, state, total, planned_by, planned_at, generation)
-SELECT ?6, ?7, 'planned', count(*), ?8, ?9, (SELECT coalesce(max(generation), 0) + 1 FROM replays)
+INSERT INTO replays (id, kind, filter, state, total, planned_by, planned_at, generation)
+SELECT ?6, 'reprocess', ?7, 'planned', count(*), ?8, ?9, (SELECT coalesce(max(generation), 0) + 1 FROM replays)
 FROM events JOIN event_messages USING (applied_at, source, id)
 WHERE applied_at <= ?9 AND {where}
 ON CONFLICT DO NOTHING";

@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod email;
 pub mod events;
 pub mod explain;
+pub mod import;
 pub mod init;
 pub mod migrate;
 pub mod rejections;

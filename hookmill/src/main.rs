@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, check, counts, dead_letters, email, events, explain, init, migrate, rejections,
+    backup, check, counts, dead_letters, email, events, explain, import, init, migrate, rejections,
     replays, reprocess, schema, send, stats, tail, test, token, verify, verify_data,
 };
 use crate::list::note;
@@ -54,6 +54,7 @@ enum Command {
     DeadLetters(dead_letters::Arguments),
     Replays(replays::Arguments),
     Reprocess(reprocess::Arguments),
+    Import(import::Arguments),
     Stats(stats::Arguments),
     Counts(counts::Arguments),
     Token(token::Arguments),
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Replays(arguments) => replays::run(&arguments),
         Command::Reprocess(arguments) => reprocess::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Counts(arguments) => counts::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use hookmill_config::Source;
 use hookmill_config::scheme::Answer;
-use hookmill_core::limits::MESSAGE_BYTES;
-use hookmill_core::message::{ClaimCheck, Envelope, encode, encode_claim_check};
-use hookmill_core::objects::{Objects, claim_check_key};
+use hookmill_core::message::Envelope;
+use hookmill_core::objects::{Objects, message};
 use hookmill_core::queue::Queue;
 use hookmill_core::rejection::{Reason, Rejection};
 use hookmill_core::request::{Coding, Head, Headers};
@@ -277,18 +276,12 @@ async fn enqueued<P: Platform>(
     let mut messages = Vec::with_capacity(admitted.len());
     let mut events = Vec::with_capacity(admitted.len());
     for (mut event, body) in admitted {
-        let message = encode(&mut event, &body);
-        if message.len() <= MESSAGE_BYTES {
-            messages.push(message);
-            events.push(event);
-            continue;
+        match message(platform.objects(), &mut event, &body).await {
+            Ok(text) => messages.push(text),
+            Err(error) => {
+                return unavailable(name, "object_store_unavailable", error.to_string());
+            }
         }
-        // The body is stored before the message is sent, so a message never refers to a missing body.
-        let check = ClaimCheck { key: claim_check_key(name, &event.id, &body), bytes: body.len() };
-        if let Err(error) = platform.objects().put(&check.key, &body).await {
-            return unavailable(name, "object_store_unavailable", error.to_string());
-        }
-        messages.push(encode_claim_check(&mut event, check));
         events.push(event);
     }
     if !messages.is_empty()

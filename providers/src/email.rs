@@ -151,7 +151,7 @@ mod tests {
             status in 100_u16..600,
             body in ".{0,200}|\\{\"data\":\\[(\\{\"id\":\"[a-z]\"\\},?){0,5}\\],\"errors\":\\[\\{\"index\":[0-9]{1,4},\"message\":\"x\"\\}\\]\\}",
         ) {
-            let response = ApiResponse { status, retry_after: None, message_id: None, body };
+            let response = ApiResponse { status, retry_after: None, message_id: None, date: None, body };
             if let SendResult::Accepted(delivered) = api.answer(emails, &response) {
                 prop_assert!((200..300).contains(&status));
                 prop_assert_eq!(delivered.len(), emails);

@@ -133,7 +133,13 @@ mod tests {
     #[test]
     fn a_status_decides_between_retry_and_refusal() {
         let reply = |status, body: &str| {
-            answer(&ApiResponse { status, retry_after: None, message_id: None, body: body.into() })
+            answer(&ApiResponse {
+                status,
+                retry_after: None,
+                message_id: None,
+                date: None,
+                body: body.into(),
+            })
         };
         assert_eq!(
             reply(201, r#"{"sid":"SM1","status":"queued","error_code":null}"#),

@@ -572,14 +572,14 @@ fn workers_that_do_not_fit_together_are_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
+    error: dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "10000000-0000-0000-0000-000000000000" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:64:15
       hint: database_id = "00000000-0000-0000-0000-000000000000"
     error: ingress/worker/wrangler.toml:14:9: queues.producers[0].queue: consumers/worker/wrangler.toml has no consumer of "hookmill-event"
       hint: did you mean `hookmill-events`?
     2 errors in the configuration
     exit code 1
     --- stdout
-    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:59:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"notes":[],"valid":false,"warnings":[]}
+    {"errors":[{"column":15,"file":"dlq/worker/wrangler.toml","hint":"database_id = \"00000000-0000-0000-0000-000000000000\"","key":"d1_databases[0].database_id","line":69,"problem":"\"10000000-0000-0000-0000-000000000000\" here, but \"00000000-0000-0000-0000-000000000000\" at consumers/worker/wrangler.toml:64:15"},{"column":9,"file":"ingress/worker/wrangler.toml","hint":"did you mean `hookmill-events`?","key":"queues.producers[0].queue","line":14,"problem":"consumers/worker/wrangler.toml has no consumer of \"hookmill-event\""}],"notes":[],"valid":false,"warnings":[]}
     --- stderr
     error: the configuration is not valid
     "#
@@ -618,7 +618,7 @@ fn migrations_that_the_workers_lack_are_an_error() {
     exit code 1
     --- stdout
     --- stderr
-    error: consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:111:14 names
+    error: consumers/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:111:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
     error: dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:111:14 names
       hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app

@@ -10,6 +10,7 @@ mod dev;
 mod email;
 mod events;
 mod explain;
+mod import;
 mod init;
 mod migrate;
 mod rejections;
@@ -120,10 +121,20 @@ impl Dev {
     }
 
     fn start_at(folder: &Path, listen: &str) -> Self {
+        Self::started(folder, listen, &[])
+    }
+
+    /// With more of an environment.
+    fn start_with(folder: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::started(folder, "127.0.0.1:0", environment)
+    }
+
+    fn started(folder: &Path, listen: &str, environment: &[(&str, &str)]) -> Self {
         // The file of an earlier process must not be taken for this one's.
         let _ = std::fs::remove_file(folder.join(".hookmill/listening"));
         let child = Command::new(binary())
             .args(["dev", "--listen", listen])
+            .envs(environment.iter().copied())
             .current_dir(folder)
             .stderr(Stdio::null())
             .spawn()
@@ -155,7 +166,7 @@ impl Drop for Dev {
 
 #[test]
 fn help_lists_the_commands() {
-    insta::assert_snapshot!(shown(folder(), &["--help"]), @r#"
+    insta::assert_snapshot!(shown(folder(), &["--help"]), @"
     exit code 0
     --- stdout
     Receives webhooks and applies each event exactly once.
@@ -181,6 +192,7 @@ fn help_lists_the_commands() {
       dead-letters  Dead letters: list, show, replay or discard
       replays       Replays: plan, run, watch, pause, resume, cancel
       reprocess     Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
+      import        Plan to load the objects that a provider's API has, e.g. those from before its webhooks; start it with `hookmill replays run`
       stats         Show the current state: events, lag, dead letters, the outbox, rejections
       counts        Count rows by rule, values that events lacked, and events by API version
       token         Tokens for the admin API: create, list, revoke
@@ -197,7 +209,7 @@ fn help_lists_the_commands() {
       -V, --version
               Print version
     --- stderr
-    "#);
+    ");
     assert_eq!(hookmill(folder(), &["nonsense"]).status.code(), Some(2));
 }
 

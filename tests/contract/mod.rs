@@ -3,6 +3,7 @@
 //! Each promise has a file with its name. At the end of a test the queue is empty.
 
 mod a_2xx_means_durable;
+mod a_mirror_is_complete;
 mod a_retrying_event_is_visible;
 mod a_secret_never_leaves;
 mod an_alert_reaches_its_recipient;

@@ -190,5 +190,5 @@ impl World {
 }
 
 fn response(status: u16, body: &str) -> ApiResponse {
-    ApiResponse { status, retry_after: None, message_id: None, body: body.to_owned() }
+    ApiResponse { status, retry_after: None, message_id: None, date: None, body: body.to_owned() }
 }

@@ -54,6 +54,8 @@ struct State {
     /// By idempotency key: the body, and the response.
     keys: BTreeMap<String, (Value, Value)>,
     accepted: Vec<String>,
+    /// The objects of Stripe by the path of their list, the newest first.
+    lists: BTreeMap<String, Vec<Value>>,
 }
 
 /// The APIs of a test.
@@ -109,6 +111,11 @@ impl Api {
         lock(&self.state).lasting.insert(provider.to_owned(), mood);
     }
 
+    /// What a list of Stripe has from now on, such as `/v1/customers`; the newest object first.
+    pub fn lists(&self, path: &str, objects: Vec<Value>) {
+        lock(&self.state).lists.insert(path.to_owned(), objects);
+    }
+
     /// The recorded requests.
     pub fn requests(&self) -> Vec<Recorded> {
         lock(&self.state).requests.clone()
@@ -162,6 +169,16 @@ impl State {
                 }
                 let id = path.rsplit('/').next().unwrap_or_default();
                 return (200, json!({ "id": id, "object": "customer", "name": "as it is now" }));
+            }
+            path if path.starts_with("/stripe/v1/") => {
+                if mood == Mood::Forbidden {
+                    let message = format!("no such key: {authorization}");
+                    return (401, json!({ "error": { "message": message } }));
+                }
+                if matches!(mood, Mood::Busy | Mood::Broken { .. }) {
+                    return (if mood == Mood::Busy { 429 } else { 500 }, Value::Null);
+                }
+                return self.page(&path["/stripe".len()..], request);
             }
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
@@ -233,6 +250,26 @@ impl State {
             }
             _ => (200, answer),
         }
+    }
+}
+
+impl State {
+    /// A page of a list: <https://docs.stripe.com/api/pagination>.
+    fn page(&self, path: &str, request: &Request) -> (u16, Value) {
+        let query: BTreeMap<_, _> = request.url.query_pairs().collect();
+        let empty = Vec::new();
+        let all = self.lists.get(path).unwrap_or(&empty);
+        let from = match query.get("starting_after") {
+            None => Some(0),
+            Some(id) => all.iter().position(|object| object["id"] == **id).map(|at| at + 1),
+        };
+        let Some(from) = from else {
+            return (404, json!({ "error": { "code": "resource_missing" } }));
+        };
+        let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10).min(100);
+        let page: Vec<_> = all.iter().skip(from).take(limit).collect();
+        let has_more = from + page.len() < all.len();
+        (200, json!({ "object": "list", "data": page, "has_more": has_more }))
     }
 }
 

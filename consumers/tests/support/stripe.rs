@@ -49,6 +49,7 @@ pub fn delivery(body: &str) -> Delivery {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
+        snapshot_at: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body.as_bytes()) }

@@ -52,6 +52,7 @@ pub async fn queue(
         if wakes(batch.deliveries()) {
             background::refetch(&env, &config()).await;
             background::send(&env, &config()).await;
+            background::import(&env, &config()).await;
             batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
@@ -117,6 +118,7 @@ async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) 
     AssertUnwindSafe(background::watch_over(&env, &config)).await;
     AssertUnwindSafe(background::refetch(&env, &config)).await;
     AssertUnwindSafe(background::send(&env, &config)).await;
+    AssertUnwindSafe(background::import(&env, &config)).await;
 }
 
 /// One line for the batch, and one for each delivery that was not simply applied.

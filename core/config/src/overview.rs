@@ -1,13 +1,18 @@
 //! hookmill.toml as it was loaded, for people to look at.
 
+use std::collections::BTreeMap;
+
 use hookmill_core::hash::sha256_hex;
 use hookmill_keys::file_to_json;
+use hookmill_rules::api::lists_of;
 use hookmill_rules::{Effect, Program, Send};
 use serde_json::{Value, json};
 
-/// What is in force, as a JSON object: the file without its comments, its SHA-256, and every rule, those of presets included.
-/// Secrets are names in there; it omits queries and user names of URLs.
-pub fn overview(text: &str, program: &Program) -> String {
+use crate::Api;
+
+/// What is in force, as a JSON object: the file without its comments, its SHA-256, every rule, those of presets included, and
+/// by source, the lists of its API that an import reads. Secrets are names in there; it omits queries and user names of URLs.
+pub fn overview(text: &str, program: &Program, apis: &BTreeMap<String, Api>) -> String {
     // A loaded file parses.
     let file = file_to_json(text);
     let rules = program.rules.iter().map(|rule| {
@@ -22,11 +27,16 @@ pub fn overview(text: &str, program: &Program) -> String {
         let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
         json!({ "name": rule.name, "on": on, "effect": rule.effect.word(), "target": target })
     });
+    let imports = apis.iter().map(|(source, api)| {
+        let lists = lists_of(program, source, api.provider).map(|list| list.name);
+        (source, lists.collect::<Vec<_>>())
+    });
     let overview = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "sha256": sha256_hex(&[text.as_bytes()]),
         "file": bared(file),
         "rules": rules.collect::<Vec<_>>(),
+        "imports": imports.collect::<BTreeMap<_, _>>(),
     });
     overview.to_string()
 }
@@ -68,6 +78,6 @@ scheme = "stripe"
 secrets = [{ name = "env:A", not_after = 2030-01-01T00:00:00Z }]
 public_url = "https://user:hunter2@hooks.example.com/webhooks/a?token=hunter2"
 "#;
-        insta::assert_snapshot!(overview(text, &Program::default()), @r#"{"file":{"sources":{"a":{"public_url":"https://hooks.example.com/webhooks/a","scheme":"stripe","secrets":[{"name":"env:A","not_after":"2030-01-01T00:00:00Z"}]}}},"rules":[],"sha256":"bdc4a236730832f55673e022a52f966c98186de1c33f87a50886b5f12aa4a356","version":"0.1.0"}"#);
+        insta::assert_snapshot!(overview(text, &Program::default(), &BTreeMap::new()), @r#"{"file":{"sources":{"a":{"public_url":"https://hooks.example.com/webhooks/a","scheme":"stripe","secrets":[{"name":"env:A","not_after":"2030-01-01T00:00:00Z"}]}}},"imports":{},"rules":[],"sha256":"bdc4a236730832f55673e022a52f966c98186de1c33f87a50886b5f12aa4a356","version":"0.1.0"}"#);
     }
 }

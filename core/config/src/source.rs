@@ -12,7 +12,7 @@ use hookmill_keys::kind::{
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
 use hookmill_rules::preset::{PRESETS, Preset};
-use hookmill_rules::{Path, PlainPath, Reads, Step, Unmatched, refetch};
+use hookmill_rules::{Path, PlainPath, Reads, Step, Unmatched, api};
 use serde_json::{Value, json};
 
 use crate::channels::Api;
@@ -765,7 +765,7 @@ impl SourceKeys {
         }
         let preset = preset.map(|preset| preset.map(|preset| preset.name));
         let named = preset.iter().map(|preset| preset.value).chain([scheme.value.as_str()]);
-        let provider = named.into_iter().find_map(refetch::provider);
+        let provider = named.into_iter().find_map(api::provider);
         if let (Some(here), None) = (section.at("api"), provider) {
             let problem = here.error("Hookmill cannot fetch objects from this provider's API");
             section

@@ -7,11 +7,11 @@ use hookmill_core::schema::{Affinity, OWN_TABLES, Schema, Table, TableColumn};
 use hookmill_keys::{ConfigError, Located, nearest};
 
 use crate::agree::{self, Agreed};
+use crate::api;
 use crate::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
     SuppressionDecl, TableDecl, TableWrite, ValueDecl,
 };
-use crate::refetch;
 use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, EventField, Form, GUARD_COLUMNS, Guard, HandlerRef,
@@ -439,7 +439,7 @@ fn refetch_provider(
     providers.dedup();
     let Some(given) = given else {
         let [Some(provider)] = providers.as_slice() else { return Ok(None) };
-        let knows = rule.on.iter().all(|on| refetch::knows(*provider, &on.event_type));
+        let knows = rule.on.iter().all(|on| api::knows(*provider, &on.event_type));
         return Ok((rule.preset && rule.handler.is_none() && knows).then_some(*provider));
     };
     let [Some(provider)] = providers.as_slice() else {
@@ -448,10 +448,10 @@ fn refetch_provider(
         let names: Vec<_> = sources.iter().map(|name| format!("[sources.{name}.api]")).collect();
         return Err(problem.hint(format!("add {}, all of the same provider", names.join(" and "))));
     };
-    match rule.on.iter().find(|on| !refetch::knows(*provider, &on.event_type)) {
+    match rule.on.iter().find(|on| !api::knows(*provider, &on.event_type)) {
         None => Ok(Some(*provider)),
         Some(on) => {
-            let (name, objects) = (provider.as_str(), refetch::objects(*provider));
+            let (name, objects) = (provider.as_str(), api::objects(*provider));
             let problem = format!("the API of {name} has no object for {:?}", on.event_type);
             Err(given.error(problem).hint(format!("its objects are {objects}")))
         }
@@ -460,7 +460,7 @@ fn refetch_provider(
 
 /// The path of the object's id.
 fn id_of_object(provider: Provider, places: &mut Places<'_>) -> PathRead {
-    let steps = refetch::object(provider).split('.').chain(["id"]);
+    let steps = api::object(provider).split('.').chain(["id"]);
     let steps = steps.map(|step| Step::Key(step.to_owned())).collect();
     places.add(&ValuePath::Body(Path { steps, select: None }))
 }

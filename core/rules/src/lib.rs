@@ -11,6 +11,7 @@
 
 #[cfg(feature = "toml")]
 pub mod agree;
+pub mod api;
 #[cfg(feature = "toml")]
 pub mod ast;
 #[cfg(feature = "toml")]
@@ -24,7 +25,6 @@ mod pattern;
 #[cfg(feature = "toml")]
 pub mod preset;
 mod read;
-pub mod refetch;
 pub mod row;
 #[cfg(feature = "toml")]
 mod sql;

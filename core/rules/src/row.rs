@@ -29,7 +29,6 @@ use super::{Effect, Elements, Extent, Order, Sql};
 use hookmill_core::json::push_json;
 use hookmill_core::limits::SQL_VALUE_BYTES;
 use hookmill_core::store::Statement;
-use hookmill_core::time::Timestamp;
 
 /// The name of the event's source.
 pub const SOURCE: usize = 0;
@@ -47,8 +46,6 @@ pub const EXTENT: usize = 5;
 pub const PLAIN: usize = 3;
 /// The first column of a row with a guard.
 pub const GUARDED: usize = 6;
-/// The number of members after the columns, if the rule fetches the object on a tie.
-pub const FETCH: usize = 3;
 /// The event's id, in a list. The owner's columns follow.
 pub const LIST_EVENT_ID: usize = 0;
 
@@ -100,25 +97,6 @@ impl Row {
         Some((member(VERSION)?, member(PRECEDENCE)?))
     }
 
-    /// The same row with a precedence above all events of its version, and without an object to fetch. None if the row has
-    /// no version, or its rule fetches nothing. `ordered`: its elements have an order of their own.
-    pub fn outranking(&self, at: Timestamp, ordered: bool) -> Option<Self> {
-        let members: Vec<&RawValue> = serde_json::from_str(&self.text).ok()?;
-        let fetch = members.len().checked_sub(FETCH).filter(|fetch| *fetch > GUARDED)?;
-        let mut text = String::with_capacity(self.text.len());
-        let list = if ordered { outranking_list(&self.list, at)? } else { self.list.clone() };
-        for (index, member) in members.into_iter().enumerate() {
-            text.push(if index == 0 { '[' } else { ',' });
-            match index {
-                PRECEDENCE => push_json(&mut text, &at),
-                index if index >= fetch => text.push_str("null"),
-                _ => text.push_str(member.get()),
-            }
-        }
-        text.push(']');
-        Some(Self { text, list, keys: self.keys.clone(), extent: self.extent })
-    }
-
     /// The statements that write those of these rows that `sql` takes: `sql` once, or several times if the rows do not fit
     /// into one bound value.
     pub fn statements<'r>(sql: &Sql, rows: impl IntoIterator<Item = &'r Self>) -> Vec<Statement> {
@@ -139,27 +117,6 @@ impl Row {
 /// A list, or one without members.
 fn or_none(list: &str) -> &str {
     if list.is_empty() { "[]" } else { list }
-}
-
-/// The same list with this precedence in each element. An owner's column is no array.
-fn outranking_list(list: &str, at: Timestamp) -> Option<String> {
-    let members: Vec<&RawValue> = serde_json::from_str(or_none(list)).ok()?;
-    let mut text = String::with_capacity(list.len());
-    for member in members {
-        text.push(if text.is_empty() { '[' } else { ',' });
-        match member.get().strip_prefix('[').and_then(|element| element.rsplit_once(',')) {
-            Some((element, _)) => {
-                text.push('[');
-                text.push_str(element);
-                text.push(',');
-                push_json(&mut text, &at);
-                text.push(']');
-            }
-            None => text.push_str(member.get()),
-        }
-    }
-    text.push_str(if text.is_empty() { "" } else { "]" });
-    Some(text)
 }
 
 /// The first members of all rows of an event.

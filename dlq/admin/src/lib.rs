@@ -16,6 +16,7 @@ mod counts;
 mod dashboard;
 mod dead_letters;
 mod events;
+mod imports;
 mod outbox;
 mod page;
 mod platform;
@@ -52,7 +53,7 @@ pub const BASE: &str = "/admin/api/v1";
     tags(
         (name = "events", description = "Events and their results"),
         (name = "dead letters", description = "Events that could not be applied"),
-        (name = "replays", description = "Replays of dead letters, and reprocessings of applied events"),
+        (name = "replays", description = "Replays of dead letters, reprocessings of applied events, and imports of objects"),
         (name = "outbox", description = "Emails, SMS and tracking events"),
         (name = "operation", description = "The current state, and the audit"),
     ),
@@ -73,6 +74,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(dead_letters::discard))
         .routes(routes!(replays::list, replays::plan))
         .routes(routes!(replays::reprocess))
+        .routes(routes!(imports::plan))
         .routes(routes!(replays::show))
         .routes(routes!(replays::run))
         .routes(routes!(replays::tell))

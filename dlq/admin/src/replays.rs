@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use hookmill_core::params;
 use hookmill_core::store::Statement;
 use hookmill_core::time::Timestamp;
-use hookmill_core::words::{AuditAction, LetterReason, ReplayState};
+use hookmill_core::words::{AuditAction, JobKind, LetterReason, ReplayState};
 use hookmill_dlq::replay::{
     LetterFilter, MOST_PER_SECOND, Turn, WHERE, plan_replay, replay_id, run_replay, turn_replay,
 };
@@ -24,11 +24,12 @@ use crate::stats::Configuration;
 
 const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
 
-/// A replay of dead letters, or a reprocessing of applied events. Times are milliseconds since the Unix epoch.
+/// A replay of dead letters, a reprocessing of applied events, or an import of objects. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Replay {
     id: String,
-    /// 0 for a replay of dead letters; otherwise the number of the reprocessing.
+    kind: JobKind,
+    /// 0 for a replay of dead letters; otherwise the number of the reprocessing or import.
     generation: u32,
     /// The filter.
     filter: Value,
@@ -37,8 +38,8 @@ pub(crate) struct Replay {
     rate: u32,
     /// The reason.
     reason: String,
-    /// The number of selected messages when it was planned.
-    total: u64,
+    /// The number of selected messages when it was planned; null for an import, since providers do not tell.
+    total: Option<u64>,
     /// The number of messages sent.
     sent: u64,
     /// The number of sent messages whose events were applied. It grows until the queue has delivered the last message.
@@ -57,12 +58,12 @@ pub(crate) struct Replay {
     error: Option<String>,
 }
 
-const OBJECT: &str = "json_object('id', id, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
+const OBJECT: &str = "json_object('id', id, 'kind', kind, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
     'started_at', started_at, 'ended_at', ended_at, 'error', error, 'failed', failed,
     'applied', applied + (SELECT count(*) FROM dead_letters WHERE applied_by = replays.id))";
 
-/// List replays and reprocessings, latest first.
+/// List replays, reprocessings and imports, latest first.
 #[utoipa::path(
     get, path = "/replays", tag = "replays", params(Paging),
     responses((status = 200, body = Page<Replay>), (status = "4XX", body = Problem, content_type = "application/problem+json"))

@@ -1,5 +1,7 @@
 //! Statistics, rejections and the audit.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use hookmill_core::limits::COUNTED;
@@ -374,6 +376,8 @@ pub(crate) struct Configuration {
     file: Value,
     /// All rules in order, including those of presets.
     pub(crate) rules: Vec<RuleInForce>,
+    /// By source with an API: the lists that an import reads, those whose objects some rule keeps.
+    pub(crate) imports: BTreeMap<String, Vec<String>>,
 }
 
 /// A rule.

@@ -30,7 +30,7 @@ pub struct Restore {
     /// The data folder, which must not exist yet.
     #[arg(long, value_name = "FOLDER", default_value = ".hookmill")]
     data: PathBuf,
-    /// Instead of restoring, print the SQL that continues replays and reprocessings: for D1 after Time Travel, with `wrangler d1 execute`.
+    /// Instead of restoring, print the SQL that continues replays, reprocessings and imports: for D1 after Time Travel, with `wrangler d1 execute`.
     #[arg(long, conflicts_with_all = ["from", "data"])]
     sql: bool,
 }
@@ -79,7 +79,7 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
         sent_again = SentAgain::new(incoming)?;
         Ok(())
     })?;
-    let SentAgain { letters, reprocessings } = sent_again;
+    let SentAgain { letters, reprocessings, imports } = sent_again;
     if letters > 0 {
         note!(
             "{letters} dead letters had been replayed, but the backup does not show that they were applied: they are sent again, unless \
@@ -91,16 +91,20 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
             "{reprocessings} reprocessings continue after the events that the backup shows as applied"
         );
     }
+    if imports > 0 {
+        note!("{imports} imports start again; objects that were applied stay as they are");
+    }
     note!("restored the backup to {}; `hookmill serve` continues from there", to.display());
     Ok(())
 }
 
-/// Messages that replays and reprocessings sent between the copy of the queue and that of the data, which only the data
+/// Messages that replays, reprocessings and imports sent between the copy of the queue and that of the data, which only the data
 /// show.
 #[derive(Default)]
 struct SentAgain {
     letters: usize,
     reprocessings: usize,
+    imports: usize,
 }
 
 impl SentAgain {
@@ -116,8 +120,8 @@ impl SentAgain {
             counts.push(ids.len());
         }
         transaction.commit()?;
-        let [_, letters, reprocessings] = counts[..] else { return Ok(Self::default()) };
-        Ok(Self { letters, reprocessings })
+        let [_, letters, reprocessings, imports] = counts[..] else { return Ok(Self::default()) };
+        Ok(Self { letters, reprocessings, imports })
     }
 }
 

@@ -117,15 +117,18 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
     let mut page = Client::new(&list.target)?.get("/replays", &query)?;
     let row = |replay: &Value| {
         let what = |key: &str| text(&replay[key]);
-        let sent = format!("{} of {}", what("sent"), what("total"));
-        let became = format!("{} applied, {} failed again", what("applied"), what("failed"));
-        let of = if replay["generation"].as_u64() > Some(0) { "events" } else { "dead letters" };
+        let became = format!("{} applied, {} failed", what("applied"), what("failed"));
+        let of = match replay["kind"].as_str() {
+            Some("import") => "objects",
+            Some("reprocess") => "events",
+            _ => "dead letters",
+        };
         [
             time(&replay["planned_at"]),
             what("id"),
             of.to_owned(),
             what("state"),
-            sent,
+            sent(replay),
             became,
             what("planned_by"),
             what("reason"),
@@ -169,22 +172,26 @@ fn run_turn(turn: &Turn, what: &str) -> anyhow::Result<()> {
     let body = json!({ "reason": turn.reason });
     let replay =
         Operator::new(&turn.target)?.post(&format!("/replays/{}/{what}", turn.id), &body)?;
-    note!(
-        "{} is {}, {} of {} sent",
-        turn.id,
-        text(&replay["state"]),
-        text(&replay["sent"]),
-        text(&replay["total"])
-    );
+    note!("{} is {}, {} sent", turn.id, text(&replay["state"]), sent(&replay));
     Ok(())
+}
+
+/// The number of messages that a replay has sent, and the total if it is known.
+fn sent(replay: &Value) -> String {
+    match &replay["total"] {
+        Value::Null => text(&replay["sent"]),
+        total => format!("{} of {}", text(&replay["sent"]), text(total)),
+    }
 }
 
 /// Prints the progress of a replay until its messages are applied or have failed.
 fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
     let number = |replay: &Value, key: &str| replay[key].as_u64().unwrap_or_default();
     let first = show(client, id)?;
-    let bar = ProgressBar::new(number(&first, "total"));
-    let style = "{bar:40} {pos}/{len} sent, {msg} ({elapsed})";
+    let (bar, style) = match first["total"].as_u64() {
+        Some(total) => (ProgressBar::new(total), "{bar:40} {pos}/{len} sent, {msg} ({elapsed})"),
+        None => (ProgressBar::new_spinner(), "{spinner} {pos} sent, {msg} ({elapsed})"),
+    };
     bar.set_style(
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
@@ -193,18 +200,15 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
         let (sent, applied, failed) =
             (number(&replay, "sent"), number(&replay, "applied"), number(&replay, "failed"));
         bar.set_position(sent);
-        bar.set_message(format!(
-            "{applied} applied, {failed} failed again, {}",
-            text(&replay["state"])
-        ));
+        bar.set_message(format!("{applied} applied, {failed} failed, {}", text(&replay["state"])));
         let ended =
             matches!(replay["state"].as_str(), Some("done" | "cancelled" | "paused" | "planned"));
         if ended && (applied + failed >= sent || replay["state"] != "done") {
             bar.abandon();
-            note!(
-                "{}: {sent} sent, {applied} applied, {failed} failed again",
-                text(&replay["state"])
-            );
+            note!("{}: {sent} sent, {applied} applied, {failed} failed", text(&replay["state"]));
+            if let Some(error) = replay["error"].as_str() {
+                note!("{error}");
+            }
             let total = number(&replay, "total");
             if replay["state"] == "done" && sent < total {
                 let others = total - sent;

@@ -93,7 +93,13 @@ pub fn show(folder: &Path, request: &ApiRequest) -> Result<ApiResponse, FetchErr
     } else {
         info!("{channel}, displayed instead of sent:\n\n{}\n", request.body);
     }
-    Ok(ApiResponse { status: 200, retry_after: None, message_id: None, body: String::new() })
+    Ok(ApiResponse {
+        status: 200,
+        retry_after: None,
+        message_id: None,
+        date: None,
+        body: String::new(),
+    })
 }
 
 fn cannot_display(error: impl std::fmt::Display) -> FetchError {

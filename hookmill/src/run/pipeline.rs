@@ -11,6 +11,7 @@ use axum::Router;
 use hookmill_admin::auth::GuardMemory;
 use hookmill_config::{Batch, Consumers, Retention, Source};
 use hookmill_consumers::alert::Alarm;
+use hookmill_consumers::import;
 use hookmill_consumers::outbox::{ChannelError, OutboxChannel, resume, stranded};
 use hookmill_consumers::refetch::{self, Apis};
 use hookmill_consumers::{BatchResult, Fate, counts, longest_delay, process_batch, retry_delay};
@@ -41,7 +42,7 @@ use crate::run::log;
 use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
 use crate::run::tasks::{TaskHealth, Tasks, log_panics};
-use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
+use hookmill_consumers::jobs::{ImportObjects, RefetchObjects, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RemoveUnsent, RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
 
@@ -252,7 +253,9 @@ pub fn run(
         let runner =
             Runner { metrics: metrics.clone(), outbox: written.clone(), stopped: stopped.clone() };
         let events = queue.sender(QueueName::Events);
-        let sending = Sending { channels, alarm, apis, out, client: client.clone(), events };
+        let imports = (queue.sender(QueueName::Replays), objects.clone());
+        let sending =
+            Sending { channels, alarm, apis, out, client: client.clone(), events, imports };
         sending.start(&mut tasks, &runner, &store, &config);
         let counts = Counts::start(&mut tasks, (&store, &config, &metrics), &stopped);
         let consumer = Consumer {
@@ -352,6 +355,9 @@ async fn resume_work(store: &Sqlite, channels: &[OutboxChannel], apis: &Apis) {
     if let Err(error) = refetch::resume(store, apis, now()).await {
         error!(%error, "cannot free objects that were being fetched; they are fetched when their leases end");
     }
+    if let Err(error) = import::resume(store, now()).await {
+        error!(%error, "cannot continue imports now; they continue when their leases end");
+    }
     for what in stranded(store, channels).await.unwrap_or_default() {
         warn!("{what}");
     }
@@ -400,11 +406,13 @@ struct Sending {
     client: HttpClient,
     /// The queue of events.
     events: QueueSender,
+    /// Where imports put objects.
+    imports: (QueueSender, Files),
 }
 
 impl Sending {
     fn start(self, tasks: &mut Tasks, runner: &Runner, store: &Sqlite, config: &Consumers) {
-        let Self { channels, alarm, apis, out, client, events } = self;
+        let Self { channels, alarm, apis, out, client, events, imports } = self;
         for channel in channels {
             let name = format!("sender of {}", channel.name());
             let send =
@@ -418,6 +426,15 @@ impl Sending {
         }
         if !apis.is_empty() {
             let config = config.clone();
+            let import = ImportObjects {
+                store: store.clone(),
+                fetch: client.clone(),
+                config: config.clone(),
+                apis: apis.clone(),
+                queue: imports.0,
+                objects: imports.1,
+            };
+            runner.start(tasks, "import".to_owned(), import, runner.outbox.clone());
             let refetch = RefetchObjects { store: store.clone(), fetch: client, config, apis };
             runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
         }

@@ -62,9 +62,10 @@ impl HttpClient {
         let status = response.status_code();
         let retry_after = response.headers().get("retry-after")?;
         let message_id = response.headers().get("x-message-id")?;
+        let date = response.headers().get("date")?;
         // The part that arrived before the connection broke is the response; the status decides.
         let body = response.text().await.unwrap_or_default();
-        Ok(ApiResponse { status, retry_after, message_id, body })
+        Ok(ApiResponse { status, retry_after, message_id, date, body })
     }
 }
 

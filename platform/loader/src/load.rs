@@ -163,7 +163,7 @@ pub fn load(path: &Path, handlers: &[&'static str]) -> Result<Loaded, LoadError>
     }
     match compiled {
         Ok(program) if faults.is_empty() => {
-            let overview = overview(&text, &program);
+            let overview = overview(&text, &program, &config.apis);
             let handlers = handlers.to_vec();
             Ok(Loaded { config, program, templates, migrations, overview, handlers })
         }

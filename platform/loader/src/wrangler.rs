@@ -65,7 +65,7 @@ struct QueueRoute {
     to: Worker,
 }
 
-const ROUTES: [QueueRoute; 6] = [
+const ROUTES: [QueueRoute; 7] = [
     QueueRoute {
         from: Worker::Ingress,
         binding: "EVENTS",
@@ -76,6 +76,12 @@ const ROUTES: [QueueRoute; 6] = [
         from: Worker::Dlq,
         binding: "REPLAYS",
         carries: "replayed events",
+        to: Worker::Consumers,
+    },
+    QueueRoute {
+        from: Worker::Consumers,
+        binding: "REPLAYS",
+        carries: "imported objects",
         to: Worker::Consumers,
     },
     QueueRoute {
@@ -642,7 +648,7 @@ mod tests {
         ingress/worker/wrangler.toml:19:9: queues.producers[1].queue: dlq/worker/wrangler.toml has no consumer of "elsewhere"
           hint: possible here: `hookmill-dead-letters`, `hookmill-reports`, `hookmill-jobs`
 
-        consumers/worker/wrangler.toml:42:9: queues.producers[1].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
+        consumers/worker/wrangler.toml:47:9: queues.producers[2].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
           hint: possible here: `hookmill-events`, `hookmill-replays`, `hookmill-outbox`
 
         dlq/worker/wrangler.toml:56:9: queues.producers[3].queue: consumers/worker/wrangler.toml has no consumer of "outbox"
@@ -782,7 +788,7 @@ mod tests {
         consumers/worker/wrangler.toml:17:1: queues.consumers[0]: the platform gives up after 4 deliveries, but retry.max_attempts is 8
           hint: max_retries = 100; hookmill.toml sets the lower limit
 
-        consumers/worker/wrangler.toml:51:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, but "hookmill-outbox" carries none
+        consumers/worker/wrangler.toml:56:21: queues.consumers[2].dead_letter_queue: "hookmill-dead-letters" is for events, but "hookmill-outbox" carries none
           hint: remove dead_letter_queue
 
         dlq/worker/wrangler.toml:24:15: queues.consumers[0].max_retries: Cloudflare deletes a dead letter after 100 failed deliveries
@@ -887,7 +893,7 @@ mod tests {
         dlq/worker/wrangler.toml:60:1: triggers: unknown key `cron`
           hint: did you mean `crons`?
 
-        dlq/worker/wrangler.toml:66:1: d1_databases[0]: no database_id here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
+        dlq/worker/wrangler.toml:66:1: d1_databases[0]: no database_id here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:64:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
         dlq/worker/wrangler.toml:69:1: d1_databases[0]: unknown key `databse_id`
           hint: did you mean `database_id`?
@@ -926,7 +932,7 @@ mod tests {
             with("", &[("ingress", "[observability]", &one), ("dlq", "[observability]", &other)]),
             changed("dlq", "\"hookmill-dlq\"", "\"hookmill-ingress\""),
         ].join("\n\n"), @r#"
-        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at consumers/worker/wrangler.toml:66:15
+        ingress/worker/wrangler.toml:24:15: r2_buckets[0].bucket_name: "bodies" here, but "hookmill-bodies" at consumers/worker/wrangler.toml:71:15
           hint: bucket_name = "hookmill-bodies"
 
         dlq/worker/wrangler.toml:65:16: r2_buckets[0].jurisdiction: "eu" here, but no jurisdiction at ingress/worker/wrangler.toml:22:1
@@ -935,14 +941,14 @@ mod tests {
         dlq/worker/wrangler.toml:62:1: r2_buckets[0]: no bucket_name here, but "hookmill-bodies" at ingress/worker/wrangler.toml:24:15
           hint: bucket_name = "hookmill-bodies"
 
-        consumers/worker/wrangler.toml:64:1: r2_buckets[0]: incomplete binding: bucket_name is missing
+        consumers/worker/wrangler.toml:69:1: r2_buckets[0]: incomplete binding: bucket_name is missing
         dlq/worker/wrangler.toml:62:1: r2_buckets[0]: incomplete binding: bucket_name is missing
         ingress/worker/wrangler.toml:22:1: r2_buckets[0]: incomplete binding: bucket_name is missing
 
-        dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "1" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:59:15
+        dlq/worker/wrangler.toml:69:15: d1_databases[0].database_id: "1" here, but "00000000-0000-0000-0000-000000000000" at consumers/worker/wrangler.toml:64:15
           hint: database_id = "00000000-0000-0000-0000-000000000000"
 
-        dlq/worker/wrangler.toml:68:17: d1_databases[0].database_name: "hookmil" here, but "hookmill" at consumers/worker/wrangler.toml:58:17
+        dlq/worker/wrangler.toml:68:17: d1_databases[0].database_name: "hookmil" here, but "hookmill" at consumers/worker/wrangler.toml:63:17
           hint: database_name = "hookmill"
 
         dlq/worker/wrangler.toml:11:11: analytics_engine_datasets[0].dataset: "other" here, but "one" at ingress/worker/wrangler.toml:11:11
@@ -986,11 +992,11 @@ mod tests {
             changed("dlq", "\"../../migrations/**/*.sql\"", "\"../../migrations/app/*.sql\""),
             with("", &[("dlq", pattern, ""), ("dlq", "migrations_dir = \"../../migrations\"", "")]),
         ].join("\n\n"), @r#"
-        consumers/worker/wrangler.toml:60:18: d1_databases[0].migrations_dir: this does not find the migrations in "migrations/app", which hookmill.toml:5:14 names
+        consumers/worker/wrangler.toml:65:18: d1_databases[0].migrations_dir: this does not find the migrations in "migrations/app", which hookmill.toml:5:14 names
           hint: migrations_dir = "../../migrations"
                 migrations_pattern = "../../migrations/**/*.sql"
 
-        consumers/worker/wrangler.toml:62:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
+        consumers/worker/wrangler.toml:67:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
           hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app
         dlq/worker/wrangler.toml:72:22: d1_databases[0].migrations_pattern: this does not find the migrations in "sql", which hookmill.toml:5:14 names
           hint: wrangler reads one folder and its subfolders: move them below `migrations`, such as migrations/app

@@ -85,9 +85,10 @@ impl Fetch for HttpClient {
             Some(value.to_owned())
         };
         let (retry_after, message_id) = (header("retry-after"), header("x-message-id"));
+        let date = header("date");
         let status = response.status().as_u16();
         // The part that arrived before the connection broke is the response; the status decides.
-        Ok(ApiResponse { status, retry_after, message_id, body: read(response).await })
+        Ok(ApiResponse { status, retry_after, message_id, date, body: read(response).await })
     }
 }
 

@@ -324,6 +324,7 @@ fn response(status: u16, reply: &Reply) -> ApiResponse {
         status,
         retry_after: None,
         message_id: None,
+        date: None,
         body: body.expect("texts serialize"),
     }
 }

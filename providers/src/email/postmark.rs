@@ -208,7 +208,7 @@ mod tests {
     use crate::api::tests::request;
 
     fn response(status: u16, body: &str) -> ApiResponse {
-        ApiResponse { status, retry_after: None, message_id: None, body: body.into() }
+        ApiResponse { status, retry_after: None, message_id: None, date: None, body: body.into() }
     }
 
     #[test]

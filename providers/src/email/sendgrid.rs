@@ -307,7 +307,10 @@ mod tests {
     fn a_status_decides_between_retry_and_refusal() {
         let answer = |status, body: &str| {
             let (retry_after, message_id) = (Some("3".into()), Some("id-1".into()));
-            answer(2, &ApiResponse { status, retry_after, message_id, body: body.into() })
+            answer(
+                2,
+                &ApiResponse { status, retry_after, message_id, date: None, body: body.into() },
+            )
         };
         assert_eq!(
             answer(202, ""),

@@ -199,7 +199,10 @@ mod tests {
             let left_out = left_out.iter().map(ToString::to_string).collect();
             let reply = Reply { step, text: text.into(), left_out };
             let body = serde_json::to_string(&reply).unwrap();
-            answer(1, &ApiResponse { status, retry_after: None, message_id: None, body })
+            answer(
+                1,
+                &ApiResponse { status, retry_after: None, message_id: None, date: None, body },
+            )
         };
         for (text, id) in [
             ("Ok 0100018c5a7b-1234-000000", Some("0100018c5a7b-1234-000000")),

@@ -110,6 +110,7 @@ mod tests {
             status,
             retry_after: None,
             message_id: None,
+            date: None,
             body: body.into(),
         };
         let partly = r#"{"code":400,"error":"some data points in the request failed validation","num_records_imported":1,"status":"Bad Request","failed_records":[{"index":1,"insert_id":"x","field":"properties.time","message":"is too old"}]}"#;

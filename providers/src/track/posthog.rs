@@ -101,7 +101,10 @@ mod tests {
     fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
         let answer = |status, body: &str| {
             let body = body.into();
-            answer(2, &ApiResponse { status, retry_after: None, message_id: None, body })
+            answer(
+                2,
+                &ApiResponse { status, retry_after: None, message_id: None, date: None, body },
+            )
         };
         assert_eq!(
             answer(200, r#"{"status":1}"#),

@@ -2,8 +2,8 @@
 
 use hookmill_config::Config;
 use hookmill_core::time::Timestamp;
+use hookmill_rules::api;
 use hookmill_rules::ast::EffectDecl;
-use hookmill_rules::refetch;
 use serde_json::Value;
 
 use super::provider::Provider;
@@ -185,7 +185,7 @@ fn name(config: &Config) -> String {
 
 /// The variable with the key of the provider's API, if it has one for `refetch`.
 fn api_key(provider: &Provider) -> Option<String> {
-    let api = refetch::provider(provider.scheme)?;
+    let api = api::provider(provider.scheme)?;
     Some(format!("{}_API_KEY", api.as_str().to_uppercase()))
 }
 

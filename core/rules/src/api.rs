@@ -1,0 +1,369 @@
+//! The objects in providers' APIs: where one is, how all of them are listed, and the event that a rule sees in place of an
+//! object.
+
+use std::collections::BTreeMap;
+
+use hookmill_core::outbound::{Provider, Purpose};
+use hookmill_core::time::Timestamp;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::Program;
+
+/// A kind of object.
+///
+/// Sources: <https://docs.stripe.com/api>, <https://clerk.com/docs/reference/backend-api>,
+/// <https://developer.paddle.com/api-reference>.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Object {
+    provider: Provider,
+    /// The beginning of its event types. One word follows.
+    types: &'static str,
+    /// The path of the list, or of an object without its id.
+    path: &'static str,
+    /// Whether an object has a path of its own: its id follows the list's.
+    has_path: bool,
+    /// The parameters of the list that leave nothing out; none if no list has all objects of the kind.
+    list: Option<&'static str>,
+}
+
+impl Object {
+    const fn new(
+        provider: Provider,
+        types: &'static str,
+        path: &'static str,
+        list: &'static str,
+    ) -> Self {
+        Self { provider, types, path, has_path: true, list: Some(list) }
+    }
+
+    const fn without_list(self) -> Self {
+        Self { list: None, ..self }
+    }
+
+    const fn without_path(self) -> Self {
+        Self { has_path: false, ..self }
+    }
+}
+
+/// Lists of Stripe: <https://docs.stripe.com/api/pagination>. Without `status`, a list of subscriptions has no canceled ones.
+const OBJECTS: &[Object] = &[
+    Object::new(Provider::Clerk, "organization.", "/v1/organizations", CLERK),
+    Object::new(Provider::Clerk, "organizationMembership.", "/v1/organization_memberships", CLERK)
+        .without_path(),
+    Object::new(Provider::Clerk, "user.", "/v1/users", CLERK),
+    Object::new(Provider::Paddle, "adjustment.", "/adjustments", PADDLE).without_path(),
+    Object::new(Provider::Paddle, "customer.", "/customers", PADDLE_ARCHIVED),
+    Object::new(Provider::Paddle, "price.", "/prices", PADDLE_ARCHIVED),
+    Object::new(Provider::Paddle, "product.", "/products", PADDLE_ARCHIVED),
+    Object::new(Provider::Paddle, "subscription.", "/subscriptions", PADDLE),
+    Object::new(Provider::Paddle, "transaction.", "/transactions", PADDLE),
+    Object::new(Provider::Stripe, "charge.", "/v1/charges", STRIPE),
+    Object::new(Provider::Stripe, "charge.dispute.", "/v1/disputes", STRIPE),
+    // The same objects as those of `refund.*`.
+    Object::new(Provider::Stripe, "charge.refund.", "/v1/refunds", STRIPE).without_list(),
+    Object::new(Provider::Stripe, "checkout.session.", "/v1/checkout/sessions", STRIPE),
+    Object::new(Provider::Stripe, "credit_note.", "/v1/credit_notes", STRIPE),
+    Object::new(Provider::Stripe, "customer.", "/v1/customers", STRIPE),
+    Object::new(
+        Provider::Stripe,
+        "customer.subscription.",
+        "/v1/subscriptions",
+        "limit=100&status=all",
+    ),
+    Object::new(Provider::Stripe, "invoice.", "/v1/invoices", STRIPE),
+    Object::new(Provider::Stripe, "invoice_payment.", "/v1/invoice_payments", STRIPE),
+    Object::new(Provider::Stripe, "payment_intent.", "/v1/payment_intents", STRIPE),
+    // Only the list of each customer has them.
+    Object::new(Provider::Stripe, "payment_method.", "/v1/payment_methods", STRIPE).without_list(),
+    Object::new(Provider::Stripe, "payout.", "/v1/payouts", STRIPE),
+    Object::new(Provider::Stripe, "price.", "/v1/prices", STRIPE),
+    Object::new(Provider::Stripe, "product.", "/v1/products", STRIPE),
+    Object::new(
+        Provider::Stripe,
+        "radar.early_fraud_warning.",
+        "/v1/radar/early_fraud_warnings",
+        STRIPE,
+    ),
+    Object::new(Provider::Stripe, "refund.", "/v1/refunds", STRIPE),
+    Object::new(Provider::Stripe, "subscription_schedule.", "/v1/subscription_schedules", STRIPE),
+];
+
+/// The longest page: <https://docs.stripe.com/api/pagination>.
+const STRIPE: &str = "limit=100";
+/// The oldest first, so that a new object does not move others to a later page.
+const CLERK: &str = "limit=100&order_by=%2Bcreated_at";
+/// The longest page; Paddle shortens it where less is allowed: <https://developer.paddle.com/api-reference/about/pagination>.
+const PADDLE: &str = "per_page=200";
+const PADDLE_ARCHIVED: &str = "per_page=200&status=active,archived";
+
+/// The provider whose API has the objects of a source, by the name of its scheme or preset.
+pub fn provider(name: &str) -> Option<Provider> {
+    let mut providers = Provider::of(Purpose::Objects).into_iter();
+    providers.find(|(provider, _)| *provider == name).map(|(_, provider)| provider)
+}
+
+/// The path of an object, if the API has one. Ids consist of letters, digits, `_` and `-`.
+pub fn path(provider: Provider, event_type: &str, id: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if id.is_empty() || !id.chars().all(plain) {
+        return None;
+    }
+    let object = with_path(provider).find(|object| {
+        let rest = event_type.strip_prefix(object.types);
+        rest.is_some_and(|rest| !rest.contains('.'))
+    })?;
+    Some(format!("{}/{id}", object.path))
+}
+
+fn with_path(provider: Provider) -> impl Iterator<Item = &'static Object> {
+    OBJECTS.iter().filter(move |object| object.provider == provider && object.has_path)
+}
+
+/// Whether the API has objects for every event type that a pattern matches.
+#[cfg(feature = "toml")]
+pub(crate) fn knows(provider: Provider, pattern: &str) -> bool {
+    let head = pattern.split('*').next().unwrap_or_default();
+    with_path(provider).any(|object| head.starts_with(object.types))
+}
+
+/// The objects of the API, for messages.
+#[cfg(feature = "toml")]
+pub(crate) fn objects(provider: Provider) -> String {
+    with_path(provider).map(|object| format!("{}*", object.types)).collect::<Vec<_>>().join(", ")
+}
+
+/// The path of the object in a body.
+pub const fn object(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Stripe => "data.object",
+        _ => "data",
+    }
+}
+
+/// A list of a provider's API.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct List {
+    /// Its name: its path without version, such as `checkout_sessions`.
+    pub name: String,
+    /// Its path with parameters, from the first page on.
+    pub path: String,
+    /// The event type under which rules see its objects.
+    pub event_type: String,
+}
+
+/// The lists of an API, in an order that does not change.
+pub fn lists(provider: Provider) -> impl Iterator<Item = List> {
+    OBJECTS.iter().filter(move |object| object.provider == provider).filter_map(|object| {
+        let path = object.path.trim_start_matches("/v1").trim_start_matches('/');
+        Some(List {
+            name: path.replace('/', "_"),
+            path: format!("{}?{}", object.path, object.list?),
+            event_type: format!("{}updated", object.types),
+        })
+    })
+}
+
+/// The lists whose objects some rule of the source keeps as rows.
+pub fn lists_of(program: &Program, source: &str, provider: Provider) -> impl Iterator<Item = List> {
+    lists(provider).filter(move |list| {
+        let mut rules = program.matching(source, &list.event_type);
+        rules.any(|(_, rule)| rule.effect.word().is_repeatable())
+    })
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Page<'a> {
+    /// The objects as their texts, so that no number is rounded.
+    pub objects: Vec<&'a RawValue>,
+    /// The path of the next page; none at the end.
+    pub next: Option<String>,
+}
+
+/// Reads a page of a list. `list` is the path of the first page, `page` that of this one.
+///
+/// # Errors
+///
+/// A sentence, if the answer is no page.
+pub fn page<'a>(
+    provider: Provider,
+    list: &str,
+    page: &str,
+    body: &'a str,
+) -> Result<Page<'a>, String> {
+    let unreadable = |error: serde_json::Error| format!("the response is not a list: {error}");
+    match provider {
+        // https://developer.paddle.com/api-reference/about/pagination
+        Provider::Paddle => {
+            let Paddle { data, meta: PaddleMeta { pagination } } =
+                serde_json::from_str(body).map_err(unreadable)?;
+            // The key is for the configured API, whatever host the URL names.
+            let next = pagination.next.filter(|_| pagination.has_more);
+            let next = next.map(|url| path_of(&url).ok_or("the next page has no path"));
+            Ok(Page { objects: data, next: next.transpose()? })
+        }
+        // https://clerk.com/docs/reference/backend-api: some lists are arrays, others have a member with one. Offsets count
+        // objects.
+        Provider::Clerk => {
+            let objects = if body.trim_start().starts_with('[') {
+                serde_json::from_str(body).map_err(unreadable)?
+            } else {
+                serde_json::from_str::<Counted<'_>>(body).map_err(unreadable)?.data
+            };
+            let offset = page.rsplit_once("&offset=").and_then(|(_, offset)| offset.parse().ok());
+            let offset = offset.unwrap_or(0_usize) + objects.len();
+            let next = (!objects.is_empty()).then(|| format!("{list}&offset={offset}"));
+            Ok(Page { objects, next })
+        }
+        // https://docs.stripe.com/api/pagination
+        _ => {
+            let Stripe { data, has_more } = serde_json::from_str(body).map_err(unreadable)?;
+            let last = data.last().map(|object| id(object)).transpose()?;
+            let next = last.filter(|_| has_more).map(|id| format!("{list}&starting_after={id}"));
+            Ok(Page { objects: data, next })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Stripe<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct Counted<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Paddle<'a> {
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+    meta: PaddleMeta,
+}
+
+#[derive(Deserialize)]
+struct PaddleMeta {
+    pagination: PaddlePages,
+}
+
+#[derive(Deserialize)]
+struct PaddlePages {
+    next: Option<String>,
+    has_more: bool,
+}
+
+/// The path and the parameters of a URL.
+fn path_of(url: &str) -> Option<String> {
+    let (_, rest) = url.split_once("://")?;
+    rest.find('/').and_then(|slash| rest.get(slash..)).map(str::to_owned)
+}
+
+/// The id of an object.
+///
+/// # Errors
+///
+/// If it has none, or one that is not safe in a URL.
+pub fn id(object: &RawValue) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Identified {
+        id: String,
+    }
+    let found = serde_json::from_str::<Identified>(object.get());
+    let Identified { id } = found.map_err(|_| "an object has no `id`".to_owned())?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if id.is_empty() || !id.chars().all(plain) {
+        return Err("the `id` of an object has unusual characters".to_owned());
+    }
+    Ok(id)
+}
+
+/// The body of an event with this object; the other members are `rest`.
+///
+/// # Errors
+///
+/// If `rest` is not an object.
+pub fn with_object(provider: Provider, rest: &str, is: &RawValue) -> serde_json::Result<String> {
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(rest)?;
+    let (first, others) = object(provider).split_once('.').unwrap_or((object(provider), ""));
+    let steps = others.split('.').filter(|step| !step.is_empty()).rev();
+    let nested = steps.fold(is.get().to_owned(), |text, step| format!("{{\"{step}\":{text}}}"));
+    let nested: Box<RawValue> = serde_json::from_str(&nested)?;
+    members.insert(first.to_owned(), &nested);
+    serde_json::to_string(&members)
+}
+
+/// The members of an event about a listed object, without the object. `version` is a time at which the list had everything
+/// that the provider had changed by then.
+///
+/// The time of the event is `version`, except where the object itself says how new it is: `updated_at` of Paddle. Clerk's
+/// rules read the object's.
+pub fn snapshot(
+    provider: Provider,
+    event_type: &str,
+    version: Timestamp,
+    object: &RawValue,
+) -> String {
+    #[derive(Default, Deserialize)]
+    struct Facts<'a> {
+        #[serde(borrow)]
+        id: Option<&'a RawValue>,
+        livemode: Option<bool>,
+        updated_at: Option<serde_json::Value>,
+    }
+    let Facts { id, livemode, updated_at } = serde_json::from_str(object.get()).unwrap_or_default();
+    let id = id.map_or("null", RawValue::get);
+    let event_type =
+        to_raw_value(event_type).map_or_else(|_| String::new(), |text| text.get().to_owned());
+    match provider {
+        Provider::Paddle => {
+            let at = updated_at.filter(serde_json::Value::is_string);
+            let at = at.unwrap_or_else(|| version.to_string().into());
+            format!(r#"{{"event_id":{id},"event_type":{event_type},"occurred_at":{at}}}"#)
+        }
+        Provider::Clerk => {
+            format!(r#"{{"object":"event","type":{event_type},"timestamp":{}}}"#, version.millis())
+        }
+        _ => {
+            let livemode = livemode.unwrap_or_default();
+            format!(
+                r#"{{"id":{id},"object":"event","type":{event_type},"created":{},"livemode":{livemode}}}"#,
+                version.seconds()
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_belongs_to_its_object_and_not_to_one_with_a_similar_name() {
+        for (provider, event_type, id, expected) in [
+            (Provider::Stripe, "customer.updated", "cus_1", Some("/v1/customers/cus_1")),
+            (
+                Provider::Stripe,
+                "customer.subscription.paused",
+                "sub_1",
+                Some("/v1/subscriptions/sub_1"),
+            ),
+            (Provider::Stripe, "customer.tax_id.created", "txi_1", None),
+            (Provider::Stripe, "charge.dispute.closed", "du_1", Some("/v1/disputes/du_1")),
+            (Provider::Stripe, "charge.refund.updated", "re_1", Some("/v1/refunds/re_1")),
+            (Provider::Stripe, "invoiceitem.created", "ii_1", None),
+            (Provider::Stripe, "customer.updated", "../balance", None),
+            (Provider::Stripe, "customer.updated", "", None),
+            (Provider::Clerk, "user.updated", "user_1", Some("/v1/users/user_1")),
+            (Provider::Clerk, "organizationMembership.updated", "orgmem_1", None),
+            (Provider::Paddle, "transaction.paid", "txn_1", Some("/transactions/txn_1")),
+            (Provider::Resend, "email.sent", "1", None),
+        ] {
+            assert_eq!(path(provider, event_type, id).as_deref(), expected, "{event_type} {id}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! An import loads what the provider had before its first webhook, and changes nothing else.
+
+use hookmill_tests::api::{Api, Mood};
+use hookmill_tests::event::stripe;
+use hookmill_tests::{Operator, eventually};
+use serde_json::{Value, json};
+
+use super::{accepted, value};
+use crate::platform::Pipeline;
+
+fn operator(pipeline: &Pipeline) -> Operator {
+    Operator::new(pipeline.admin(), "ines", "operate", |sql| {
+        pipeline.sql(sql);
+    })
+}
+
+/// Plans an import of the customers of `billing` and runs it; returns its id.
+fn run(operator: &Operator, only: &[&str]) -> String {
+    let plan = operator.post("/imports", &json!({ "source": "billing", "only": only }));
+    assert_eq!(plan.status, 201, "{}", plan.body);
+    let plan = plan.json();
+    assert_eq!((&plan["kind"], &plan["lists"]), (&"import".into(), &json!(["customers"])));
+    let id = plan["id"].as_str().unwrap_or_default().to_owned();
+    let body = json!({ "rate": 1000, "reason": "a new mirror" });
+    let ran = operator.post(&format!("/replays/{id}/run"), &body);
+    assert_eq!(ran.status, 202, "{}", ran.body);
+    id
+}
+
+fn import(operator: &Operator, id: &str) -> Value {
+    operator.get(&format!("/replays/{id}")).json()
+}
+
+#[test]
+fn an_import_loads_what_is_there_and_hides_no_event() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let customer = |n: u32| json!({ "id": format!("cus_{n}"), "object": "customer", "name": format!("number {n}"), "livemode": false });
+    api.lists("/v1/customers", (0..120).map(customer).collect());
+    // The provider is busy at first.
+    api.moods([Mood::Busy]);
+    // An object with a newer event keeps it, and one with an older event does not.
+    let event = |n: u32, created: i64| {
+        let object = json!({ "id": format!("cus_{n}"), "name": "by event" });
+        stripe("customer.updated", &format!("evt_{n}"), created, object).to("billing")
+    };
+    let in_an_hour = hookmill_tests::event::now().seconds() + 3_600;
+    accepted(&pipeline, &event(1, in_an_hour));
+    accepted(&pipeline, &event(2, 1_700_000_000));
+    pipeline.settle();
+    let operator = operator(&pipeline);
+    let id = run(&operator, &[]);
+    let done = eventually("every object is applied", || {
+        let import = import(&operator, &id);
+        (import["state"] == "done" && import["applied"] == 120).then_some(import)
+    });
+    assert_eq!(
+        (&done["total"], &done["sent"], &done["failed"]),
+        (&Value::Null, &120.into(), &0.into())
+    );
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM asked"), 120);
+    let names = "SELECT name FROM asked WHERE id IN ('cus_0', 'cus_1', 'cus_2') ORDER BY id";
+    assert_eq!(pipeline.sql(names), [["number 0"], ["by event"], ["number 2"]]);
+    // Rules that count or send do not see the objects.
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM outbox"), 0);
+    let lists: Vec<_> = api.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(lists, ["/stripe/v1/customers"; 3]);
+    let acts = operator.get("/audit").json()["items"].clone();
+    let acts: Vec<_> = acts.as_array().unwrap().iter().map(|act| act["action"].clone()).collect();
+    assert_eq!(acts, ["replay.run", "import.plan"]);
+    // The object has a history.
+    let steps = operator.get("/events/billing/cus_0");
+    assert_eq!(steps.status, 200, "{}", steps.body);
+}
+
+#[test]
+fn an_import_without_the_right_to_read_pauses_and_resumes() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    api.lists("/v1/customers", vec![json!({ "id": "cus_1", "name": "one", "livemode": false })]);
+    api.moods([Mood::Forbidden]);
+    let operator = operator(&pipeline);
+    let id = run(&operator, &["customers"]);
+    let paused = eventually("it is paused", || {
+        let import = import(&operator, &id);
+        (import["state"] == "paused").then_some(import)
+    });
+    let error = paused["error"].as_str().unwrap();
+    assert!(error.contains("answered 401") && error.contains("TEST_STRIPE_API_KEY"), "{error}");
+    assert!(!error.contains("sk_"), "the key is hidden: {error}");
+    let because = json!({ "reason": "the key has the right now" });
+    let resumed = operator.post(&format!("/replays/{id}/resume"), &because);
+    assert_eq!(resumed.status, 202, "{}", resumed.body);
+    eventually("it is applied", || (import(&operator, &id)["applied"] == 1).then_some(()));
+    for (body, status) in [
+        (json!({ "source": "strict" }), 422),
+        (json!({ "source": "billing", "only": ["customer"] }), 422),
+        (json!({ "source": " " }), 422),
+    ] {
+        assert_eq!(operator.post("/imports", &body).status, status, "{body}");
+    }
+}
