@@ -83,16 +83,17 @@ CREATE TABLE row_guards (
     PRIMARY KEY (table_name, key)
 ) STRICT, WITHOUT ROWID;
 
--- Objects that are to be asked for, since two events about them have the same version and nothing else decides. One row for
--- each object and rule, however many events.
+-- Objects that are to be asked for, since two events about them have the same version and nothing else decides, or since an event
+-- has only a part of a list. One row for each object and rule, however many events.
 CREATE TABLE refetches (
     rule TEXT NOT NULL,
     -- Of the object, in the API of its source's provider.
     path TEXT NOT NULL,
     source TEXT NOT NULL,
-    -- The event that has asked for it last, and JSON: what is in its body besides the object.
+    -- The newest event that asks for it, its version, and JSON: what is in its body besides the object.
     event_id TEXT NOT NULL,
     type TEXT NOT NULL,
+    version INTEGER NOT NULL,
     rest TEXT NOT NULL,
     -- When it is asked for next.
     due_at INTEGER NOT NULL,

@@ -27,7 +27,7 @@ use hookmill_rules::api::{self, List, id, lists, lists_of, snapshot, with_object
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::refetch::Apis;
+use crate::refetch::{self, Apis, Fetched};
 use crate::retry::delay;
 
 /// The unit of the clocks that versions come from.
@@ -91,25 +91,30 @@ pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreErro
     store.execute(vec![resume_imports(now)]).await.map(drop)
 }
 
-/// Requests one page of one import that is due, and puts its objects on the queue. A crash between any two steps leaves a state
-/// that the next step can resume: the page is requested again, and the ledger rejects the objects that were sent.
+/// Fetches the objects that are due ([`refetch::round`]). Then it requests one page of one import that is due, and puts its
+/// objects on the queue. Both are leased in one transaction, so that having nothing to do takes one.
+///
+/// A crash between any two steps leaves a state that the next round can resume: the page is requested again, and the ledger
+/// rejects the objects that were sent.
 ///
 /// # Errors
 ///
 /// If the store fails.
-pub async fn step<S: Store, F: Fetch, Q: Queue, O: Objects>(
+pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
     store: &S,
     fetch: &F,
     (queue, objects): (&Q, &O),
     (config, apis): (&Consumers, &Apis),
     now: impl Fn() -> Timestamp,
-) -> Result<Imported, StoreError> {
+) -> Result<(Fetched, Imported), StoreError> {
     let providers = providers(config);
-    let rows = store.execute(providers.take(now(), config.retry.longest())).await?;
-    let Some(import) = taken(&rows)? else {
-        return Ok(Imported { next: next(rows.last())?, ..Imported::default() });
-    };
+    let take = providers.take(now(), config.retry.longest());
+    let (fetched, rows) = refetch::round_with(store, fetch, config, apis, &now, take).await?;
     let mut imported = Imported::default();
+    let Some(import) = taken(&rows)? else {
+        imported.next = next(rows.last())?;
+        return Ok((fetched, imported));
+    };
     let progress = match plan(config, apis, &import) {
         Ok(None) => done(&import.id, now()),
         Err(problem) => stop(&import, problem, None, &mut imported),
@@ -121,7 +126,7 @@ pub async fn step<S: Store, F: Fetch, Q: Queue, O: Objects>(
     };
     let rows = store.execute(vec![progress, providers.next()]).await?;
     imported.next = next(rows.last())?;
-    Ok(imported)
+    Ok((fetched, imported))
 }
 
 /// The configured APIs, for the statements.

@@ -1,4 +1,4 @@
-//! The background jobs of this stage: sending, refetching, imports, and alerts.
+//! The background jobs of this stage: sending, requests to APIs, and alerts.
 
 use std::borrow::Borrow;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use hookmill_core::store::{Store, StoreError};
 use hookmill_core::time::Timestamp;
 
 use crate::alert::{Alarm, Looked, look, tell_outage};
-use crate::import::{self, Imported};
+use crate::import;
 use crate::outbox::state::UnsentMessage;
 use crate::outbox::{OutboxChannel, Round, Sent, rounds};
-use crate::refetch::{self, Apis, Fetched};
+use crate::refetch::{Apis, Fetched};
 
 /// The maximum number of log lines about messages that one round has not sent.
 const LINES: usize = 20;
@@ -84,9 +84,9 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     step
 }
 
-/// Fetches objects for rules with `refetch` whose events have equal versions, and applies them.
+/// Sends requests to providers' APIs: fetches objects that events leave open, and puts the objects of imports on the queue.
 #[derive(Debug)]
-pub struct RefetchObjects<S, F, C> {
+pub struct AskApis<S, F, C, Q, O> {
     /// The store.
     pub store: S,
     /// The client for the APIs.
@@ -95,44 +95,13 @@ pub struct RefetchObjects<S, F, C> {
     pub config: C,
     /// The APIs.
     pub apis: Apis,
-}
-
-impl<S: Store, F: Fetch, C: Borrow<Consumers> + Send + Sync> Job for RefetchObjects<S, F, C> {
-    const NAME: &'static str = "refetch";
-    const INTERVAL: Duration = Duration::from_secs(10);
-
-    async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
-        let round = refetch::round(&self.store, &self.fetch, self.config.borrow(), &self.apis, now);
-        let Fetched { applied, problems, next } = round.await?;
-        let mut step = Step { next, ..Step::default() };
-        if applied > 0 {
-            let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
-            step.log.push(Entry::debug("fetched and applied objects", fields));
-        }
-        let problems = problems.into_iter().map(|text| Entry::warn(text, Fields::default()));
-        step.log.extend(problems);
-        Ok(step)
-    }
-}
-
-/// Puts the objects of providers' APIs on the queue, for imports that an operator runs.
-#[derive(Debug)]
-pub struct ImportObjects<S, F, C, Q, O> {
-    /// The store.
-    pub store: S,
-    /// The client for the APIs.
-    pub fetch: F,
-    /// The configuration, with the rules.
-    pub config: C,
-    /// The APIs.
-    pub apis: Apis,
-    /// The queue of replays, so that live events come first.
+    /// The queue of replays, so that live events come before imported objects.
     pub queue: Q,
     /// The bodies.
     pub objects: O,
 }
 
-impl<S, F, C, Q, O> Job for ImportObjects<S, F, C, Q, O>
+impl<S, F, C, Q, O> Job for AskApis<S, F, C, Q, O>
 where
     S: Store,
     F: Fetch,
@@ -140,19 +109,26 @@ where
     Q: Queue,
     O: Objects,
 {
-    const NAME: &'static str = "import";
-    const INTERVAL: Duration = Duration::from_secs(2);
+    const NAME: &'static str = "APIs";
+    const INTERVAL: Duration = Duration::from_secs(10);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let Self { store, fetch, config, apis, queue, objects } = self;
-        let step = import::step(store, fetch, (queue, objects), (config.borrow(), apis), now);
-        let Imported { sent, problem, next } = step.await?;
-        let sent = sent.map(|(id, count)| {
+        let round = import::round(store, fetch, (queue, objects), (config.borrow(), apis), now);
+        let (Fetched { applied, problems, next }, imported) = round.await?;
+        let mut step =
+            Step { next: next.into_iter().chain(imported.next).min(), ..Step::default() };
+        if applied > 0 {
+            let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
+            step.log.push(Entry::debug("fetched and applied objects", fields));
+        }
+        if let Some((id, count)) = imported.sent {
             let (id, count) = (Some(id), Some(count.to_string()));
-            Entry::debug("imported", Fields { id, count, ..Fields::default() })
-        });
-        let problem = problem.map(|problem| Entry::warn(problem, Fields::default()));
-        Ok(Step { next, log: sent.into_iter().chain(problem).collect(), ..Step::default() })
+            step.log.push(Entry::debug("imported", Fields { id, count, ..Fields::default() }));
+        }
+        let problems = problems.into_iter().chain(imported.problem);
+        step.log.extend(problems.map(|text| Entry::warn(text, Fields::default())));
+        Ok(step)
     }
 }
 

@@ -568,8 +568,8 @@ impl<'e> RowBuilder<'e> {
         self.counts.add_row(rule, absent.chain(shared.into_iter().flatten().copied()));
     }
 
-    /// Adds the values after the columns if the rule fetches the object on a tie: the object's path, and the rest of the
-    /// event.
+    /// Adds the values after the columns if the rule fetches the object on a tie, or if its list is incomplete: the object's
+    /// path, and the rest of the event.
     fn fetched(
         &mut self,
         row: &mut RowWriter,
@@ -583,8 +583,13 @@ impl<'e> RowBuilder<'e> {
         let kind = &self.envelope.kind;
         let id = self.texts(rule, refetch.id.json(scope).as_deref())?;
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
-        let is_whole = order.is_some_and(|order| order.extent == Extent::Whole);
-        let Some(path) = path.filter(|_| is_whole && self.envelope.snapshot_at.is_none()) else {
+        // A snapshot ties with no event. An incomplete list is fetched in any case.
+        let is_fetched = order.is_some_and(|order| match order.extent {
+            Extent::Whole => self.envelope.snapshot_at.is_none(),
+            Extent::Part => true,
+            Extent::Deleted => false,
+        });
+        let Some(path) = path.filter(|_| is_fetched) else {
             row.not_fetched();
             return Ok(());
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookmill_config::{Api, Consumers};
-use hookmill_core::fetch::Fetch;
+use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::panics::caught;
@@ -16,9 +16,9 @@ use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::Body;
-use hookmill_rules::api::with_object;
+use hookmill_rules::api::{id, object, with_object};
 use hookmill_rules::row::Row;
+use hookmill_rules::{Body, Rule};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -175,12 +175,30 @@ pub async fn round<S: Store, F: Fetch>(
     apis: &Apis,
     now: impl Fn() -> Timestamp,
 ) -> Result<Fetched, StoreError> {
+    let round = round_with(store, fetch, config, apis, now, Vec::new()).await;
+    round.map(|(fetched, _)| fetched)
+}
+
+/// The same. The first transaction, which leases objects, ends with `more` statements; also returns their rows.
+pub(crate) async fn round_with<S: Store, F: Fetch>(
+    store: &S,
+    fetch: &F,
+    config: &Consumers,
+    apis: &Apis,
+    now: impl Fn() -> Timestamp,
+    mut more: Vec<Statement>,
+) -> Result<(Fetched, Vec<Rows>), StoreError> {
     let mut fetched = Fetched::default();
+    let mut rows_of_more = Vec::new();
     let longest = config.retry.longest();
     let mut next = None;
-    for _ in 0..OBJECTS {
+    for turn in 0..OBJECTS {
         let start = now();
-        let (taken, due) = take(store, apis, start, longest).await?;
+        let (taken, due, rows) =
+            take(store, apis, start, longest, std::mem::take(&mut more)).await?;
+        if turn == 0 {
+            rows_of_more = rows;
+        }
         next = due;
         if taken.is_empty() {
             break;
@@ -191,7 +209,12 @@ pub async fn round<S: Store, F: Fetch>(
             let account = request.headers.iter().find(|(name, _)| *name == ACCOUNT);
             let account = account.map(|(_, account)| account.clone());
             let hidden = request.hidden_key(key);
-            let answer = fetch.ask(request, key).await;
+            let answer = match fetch.ask(request.clone(), key).await {
+                Ok(response) if response.status == 200 => {
+                    whole(fetch, (config, &wanted), (api, key, &request), response).await
+                }
+                answer => answer,
+            };
             let answer = answer.map_err(|error| hidden.in_text(&error.to_string()));
             let asked = Asked { api, account };
             let mut statements = judge(config, &asked, &wanted, answer, start, &mut fetched);
@@ -201,16 +224,18 @@ pub async fn round<S: Store, F: Fetch>(
     }
     // The pause keeps objects that cannot be fetched now from spinning.
     fetched.next = next.map(|at| at.max(now() + Duration::from_millis(20)));
-    Ok(fetched)
+    Ok((fetched, rows_of_more))
 }
 
-/// Leases an object of each source, in one transaction. Also returns when the next one is due.
+/// Leases an object of each source, in one transaction. Also returns when the next one is due, and the rows of `more`
+/// statements at its end.
 async fn take<S: Store>(
     store: &S,
     apis: &Apis,
     now: Timestamp,
     longest_retry: Duration,
-) -> Result<(Vec<Wanted>, Option<Timestamp>), StoreError> {
+    more: Vec<Statement>,
+) -> Result<(Vec<Wanted>, Option<Timestamp>, Vec<Rows>), StoreError> {
     // For each source; the third returns the object.
     const STATEMENTS: usize = 4;
     const TAKEN: usize = 2;
@@ -229,12 +254,15 @@ async fn take<S: Store>(
         statements.extend(of_source);
     }
     statements.push(apis.next());
-    let rows = store.execute(statements).await?;
+    let own = statements.len();
+    statements.extend(more);
+    let mut rows = store.execute(statements).await?;
+    let rows_of_more = rows.split_off(own.min(rows.len()));
     let mut taken = Vec::new();
     for of_source in rows.chunks_exact(STATEMENTS) {
         taken.extend(read::<Wanted>(answer(of_source, TAKEN))?);
     }
-    Ok((taken, read_next(&rows)?))
+    Ok((taken, read_next(&rows)?, rows_of_more))
 }
 
 /// Reads the last answer: that to [`Apis::next`].
@@ -258,6 +286,93 @@ fn request(api: &Api, wanted: &Wanted) -> ApiRequest {
         headers: headers.collect(),
         authorization: Authorization::Bearer,
         body: String::new(),
+    }
+}
+
+/// The maximum number of pages of a list in one attempt. A Worker may make 50 requests in an invocation, on the free plan.
+const PAGES: usize = 30;
+
+/// The response with the rule's list whole: that of Stripe has the path of its pages,
+/// <https://docs.stripe.com/api/pagination>.
+async fn whole<F: Fetch>(
+    fetch: &F,
+    (config, wanted): (&Consumers, &Wanted),
+    (api, key, request): (&Api, &Secret, &ApiRequest),
+    response: ApiResponse,
+) -> Result<ApiResponse, FetchError> {
+    let rule = config.program.rules.iter().find(|rule| rule.name == wanted.rule);
+    let steps = rule.and_then(|rule| list_in_object(api.provider, rule)).unwrap_or_default();
+    let list = List::read(&response.body, &steps).filter(|list| list.url.starts_with('/'));
+    let Some(mut list) = list else { return Ok(response) };
+    let path = std::mem::take(&mut list.url);
+    let mut pages = 0;
+    while list.has_more {
+        pages += 1;
+        if pages > PAGES {
+            let error = format!("the list {path} has more than {PAGES} pages");
+            return Err(FetchError::NoAnswer(error));
+        }
+        let after = list.data.last().and_then(|element| id(element).ok());
+        let after = after.map(|id| format!("&starting_after={id}")).unwrap_or_default();
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let url = format!("{}{path}{separator}limit=100{after}", api.url);
+        let answer = fetch.ask(ApiRequest { url, ..request.clone() }, key).await?;
+        match (answer.status, List::read(&answer.body, &[])) {
+            (200, Some(page)) if !page.data.is_empty() => list.extend(page),
+            (200 | 404 | 410, _) => {
+                return Err(FetchError::NoAnswer(format!("the list {path} has changed")));
+            }
+            _ => return Ok(answer),
+        }
+    }
+    let body = list.put_into(&response.body, &steps).unwrap_or_default();
+    Ok(ApiResponse { body, ..response })
+}
+
+/// The steps from an object to the list of a rule that may be incomplete.
+fn list_in_object(provider: Provider, rule: &Rule) -> Option<Vec<&str>> {
+    let each = rule.each.as_ref().filter(|each| each.more.is_some())?;
+    let path = each.list.text.strip_prefix(object(provider))?.strip_prefix('.')?;
+    Some(path.strip_suffix(".data")?.split('.').collect())
+}
+
+/// A list of Stripe. Its elements are texts, so that no number is rounded.
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Box<RawValue>>,
+    has_more: bool,
+    #[serde(default)]
+    url: String,
+}
+
+impl List {
+    /// The list that these steps lead to; none if there is no incomplete one.
+    fn read(body: &str, steps: &[&str]) -> Option<Self> {
+        let mut text = body;
+        for step in steps {
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+            text = members.get(*step)?.get();
+        }
+        let list: Self = serde_json::from_str(text).ok()?;
+        (steps.is_empty() || list.has_more).then_some(list)
+    }
+
+    fn extend(&mut self, page: Self) {
+        self.has_more = page.has_more;
+        self.data.extend(page.data);
+    }
+
+    /// The body with this list, which is whole.
+    fn put_into(&self, body: &str, steps: &[&str]) -> serde_json::Result<String> {
+        let Some((step, others)) = steps.split_first() else {
+            let elements: Vec<_> = self.data.iter().map(|element| element.get()).collect();
+            return Ok(format!("{{\"data\":[{}],\"has_more\":false}}", elements.join(",")));
+        };
+        let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(body)?;
+        let below = members.get(*step).map_or("{}", |member| member.get());
+        let below = self.put_into(below, others)?;
+        members.insert((*step).to_owned(), RawValue::from_string(below)?);
+        serde_json::to_string(&members)
     }
 }
 

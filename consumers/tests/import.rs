@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hookmill_consumers::Fate;
-use hookmill_consumers::import::{Imported, resume, step};
+use hookmill_consumers::import::{Imported, resume, round};
 use hookmill_consumers::refetch::Apis;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
@@ -237,8 +237,8 @@ impl World {
     fn step(&self) -> Imported {
         let Fixture { runtime, store, config, .. } = &self.fixture;
         let (queue, now) = (&self.queue, || self.provider.now());
-        let step = step(store, &self.provider, (queue, &NoObjects), (config, &self.apis), now);
-        runtime.block_on(step).unwrap()
+        let round = round(store, &self.provider, (queue, &NoObjects), (config, &self.apis), now);
+        runtime.block_on(round).unwrap().1
     }
 
     /// Runs steps until no import runs. Returns their problems.
@@ -453,7 +453,9 @@ fn a_request_that_fails_is_repeated_and_the_operator_sees_why() {
     assert_eq!(world.fixture.rows(state), [["paused"]]);
     // After the operator has given the key that right, it goes on where it was.
     assert_eq!(world.change(turn_replay("j", Turn::Resume, world.provider.now())), 1);
+    let before = world.provider.now();
     assert_eq!(world.steps(), [""; 0]);
+    assert!(world.provider.now() - before < Duration::from_secs(5), "at once");
     assert_eq!(world.fixture.rows(state), [["done"]]);
 }
 

@@ -213,6 +213,76 @@ fn an_object_that_panics_is_given_up_and_the_others_are_applied() {
     assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
 }
 
+/// A subscription that shows these items, of more.
+fn incomplete(quantities: &[i64]) -> Value {
+    let mut subscription = subscription(quantities);
+    subscription["items"]["has_more"] = true.into();
+    subscription["items"]["url"] = "/v1/subscription_items?subscription=sub_1".into();
+    subscription
+}
+
+/// A page of the items of the subscription, from `from` on.
+fn page_of_items(from: usize, quantities: &[i64], has_more: bool) -> Value {
+    let item = |(place, quantity): (usize, &i64)| json!({ "id": format!("si_{}", from + place), "quantity": quantity, "price": { "id": "price_1" } });
+    let items: Vec<_> = quantities.iter().enumerate().map(item).collect();
+    json!({ "object": "list", "data": items, "has_more": has_more })
+}
+
+#[test]
+fn an_incomplete_list_is_fetched_whole() {
+    let world = World::new();
+    let page = |after: &str| {
+        format!("/v1/subscription_items?subscription=sub_1&limit=100&starting_after={after}")
+    };
+    let pages = [
+        (page("si_1"), page_of_items(2, &[7], true)),
+        (page("si_2"), page_of_items(3, &[6], false)),
+    ];
+    world.api.objects.lock().unwrap().extend(pages.clone());
+    world.is(&incomplete(&[9, 8]));
+    // The event adds what it shows. Nothing is known of the others, such as one that was removed since.
+    world.applied(&[updated("evt_1", 100, &subscription(&[1, 1, 1, 1, 1]))]);
+    world.applied(&[updated("evt_2", 200, &incomplete(&[2, 2]))]);
+    let shown = [["si_0", "2"], ["si_1", "2"], ["si_2", "1"], ["si_3", "1"], ["si_4", "1"]];
+    assert_eq!(world.items(), shown);
+    // Of two events, the newest counts, whatever comes first.
+    world.applied(&[updated("evt_0", 150, &incomplete(&[3, 3]))]);
+    // A page is busy at first.
+    world.api.moods.lock().unwrap().extend([Mood::Says(429), Mood::Answers]);
+    let problems = world.rounds();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("response 429; next request at"), "{problems:?}");
+    assert_eq!(world.items(), [["si_0", "9"], ["si_1", "8"], ["si_2", "7"], ["si_3", "6"]]);
+    assert_eq!(world.fixture.rows("SELECT CAST(version AS TEXT) FROM row_guards"), [["200000000"]]);
+    let requests = world.request_count();
+    // Neither older nor newer knowledge is asked for again.
+    world.applied(&[updated("evt_3", 199, &incomplete(&[4, 4]))]);
+    world.applied(&[updated("evt_4", 300, &subscription(&[5]))]);
+    world.applied(&[updated("evt_5", 299, &incomplete(&[4, 4]))]);
+    assert!(world.rounds().is_empty());
+    assert_eq!(
+        (world.request_count(), world.items()),
+        (requests, vec![vec!["si_0".into(), "5".into()]])
+    );
+}
+
+#[test]
+fn a_list_that_stays_incomplete_removes_nothing() {
+    let world = World::new();
+    world.applied(&[updated("evt_1", 100, &subscription(&[1, 1, 1]))]);
+    // The place to go on from is gone.
+    world.is(&incomplete(&[9, 8]));
+    world.applied(&[updated("evt_2", 200, &incomplete(&[2, 2]))]);
+    let problems = world.rounds();
+    assert!(
+        problems[0].contains("the list /v1/subscription_items?subscription=sub_1 has changed"),
+        "{problems:?}"
+    );
+    assert!(problems.last().unwrap().contains("gave up"), "{problems:?}");
+    assert_eq!(world.items(), [["si_0", "2"], ["si_1", "2"], ["si_2", "1"]]);
+    assert!(world.fixture.rows("SELECT rule FROM refetches").is_empty());
+}
+
 #[test]
 fn no_number_of_a_fetched_object_is_rounded() {
     let world = World::new();

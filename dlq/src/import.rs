@@ -82,7 +82,8 @@ SELECT min(max(due_at, coalesce((
 
 const STOPPED: &str = "\
 -- an import that only an operator can continue
-UPDATE replays SET state = 'paused', error = ?2, reached = ?3 WHERE id = ?1 AND state = 'running'";
+UPDATE replays SET state = 'paused', due_at = 0, error = ?2, reached = coalesce(?3, reached)
+WHERE id = ?1 AND state = 'running'";
 
 /// For a caller that knows that the processes that ran imports have ended. `?1` now, `?2` the end of a lease that begins now.
 const FREE: &str = "\

@@ -271,6 +271,23 @@ test("another is paused, resumed and cancelled; unsent letters stay dead", async
   assert.ok(sent() > 0 && dead() > 0);
 });
 
+test("an import is planned, and a source without an API is refused", async () => {
+  await open("Replays");
+  const plan = page.getByRole("form", { name: "Plan an import" });
+  await plan.getByLabel("Source").fill("quiet");
+  await plan.getByRole("button", { name: "Plan" }).click();
+  await alert().filter({ hasText: "the source `quiet` has no API" }).waitFor();
+  await plan.getByLabel("Source").fill("billing");
+  await plan.getByRole("button", { name: "Plan" }).click();
+  await heading("Replay").waitFor();
+  await shown("All objects of billing: customers.").waitFor();
+  await shown("0 sent, 0 applied, 0 failed").waitFor();
+  assert.deepEqual(await barriers(page), []);
+  await page.getByRole("button", { name: "Cancel the replay…" }).click();
+  await because("it was a try", "Cancel the replay");
+  await page.locator(".badge", { hasText: "cancelled" }).waitFor();
+});
+
 test("an email is sent again, and a suppression is removed", async () => {
   await open("Outbox");
   await page.getByRole("button", { name: "Send again to grace@example.com" }).click();
@@ -293,6 +310,8 @@ test("rejections and the audit are listed", async () => {
   assert.deepEqual(acts.filter((act) => act !== "ines body.view"), [
     "ines suppression.remove",
     "ines outbox.retry",
+    "ines replay.cancel",
+    "ines import.plan",
     "ines replay.cancel",
     "ines replay.resume",
     "ines replay.pause",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hookmill_config::{Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::counters::Counters;
-use hookmill_consumers::jobs::{RefetchObjects, SendAlerts, SendOutbox};
+use hookmill_consumers::jobs::{AskApis, SendAlerts, SendOutbox};
 use hookmill_consumers::outbox::{OutboxChannel, resume};
 use hookmill_consumers::refetch::{self, Apis};
 use hookmill_consumers::{log, process_batch};
@@ -126,8 +126,15 @@ pub fn tasks(setup: &Setup, machine: &Machine, gate: &Arc<Gate>, alone: bool) ->
         add(run(machine, job));
     }
     let apis = Apis::new(&config, lookup).expect("the keys are set");
-    let (store, fetch) = (machine.clone(), machine.clone());
-    add(run(machine, RefetchObjects { store, fetch, config: Config(config.clone()), apis }));
+    let ask = AskApis {
+        store: machine.clone(),
+        fetch: machine.clone(),
+        config: Config(config.clone()),
+        apis,
+        queue: machine.sender(QueueName::Replays),
+        objects: machine.clone(),
+    };
+    add(run(machine, ask));
     let alarm = Alarm::new(&config, lookup).expect("the keys are set");
     if let Some(alarm) = alarm {
         let queue = Some(machine.sender(QueueName::Events));

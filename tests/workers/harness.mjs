@@ -43,11 +43,11 @@ function worker(stage) {
     ],
     bindings: stage === "dlq" ? {} : secrets,
     outboundService: async (request) => {
-      const { pathname } = new URL(request.url);
+      const { pathname, search } = new URL(request.url);
       const headers = Object.fromEntries(request.headers);
       const body = request.method === "GET" ? undefined : await request.text();
       const init = { method: request.method, headers, body };
-      const response = await fetch(`http://${outbound}${pathname}`, init);
+      const response = await fetch(`http://${outbound}${pathname}${search}`, init);
       // A response without content must have no body, not even an empty one.
       const answer = response.status === 204 ? null : await response.arrayBuffer();
       return new Response(answer, { status: response.status, headers: response.headers });

@@ -3,7 +3,7 @@
 use hookmill_cloudflare::{CloudflareQueue, D1, HttpClient, R2, jobs, log, now, secret};
 use hookmill_config::Consumers;
 use hookmill_consumers::alert::Alarm;
-use hookmill_consumers::jobs::{ImportObjects, RefetchObjects, SendAlerts, SendOutbox};
+use hookmill_consumers::jobs::{AskApis, SendAlerts, SendOutbox};
 use hookmill_consumers::outbox::OutboxChannel;
 use hookmill_consumers::refetch::Apis;
 use hookmill_core::job::failed;
@@ -13,8 +13,9 @@ use worker::Env;
 /// The number of steps in one invocation. A step makes about eight requests to D1 and to a provider, and an invocation may
 /// make 50 (on the free plan): <https://developers.cloudflare.com/workers/platform/limits/#subrequests>.
 const STEPS: usize = 5;
-/// The same for imports: a page also takes several requests to the queue.
-const IMPORTS: usize = 2;
+/// The same for requests to APIs: a round may fetch five objects, and one page of an import, which takes several requests to
+/// the queue.
+const ROUNDS: usize = 2;
 /// The binding of the queue that wakes this Worker.
 const QUEUE: &str = "OUTBOX";
 
@@ -23,24 +24,17 @@ pub(crate) async fn wake(env: &Env, at: Timestamp) {
     jobs::wake(env, QUEUE, at - now()).await;
 }
 
-/// Fetches objects for rules with `refetch`.
-pub(crate) async fn refetch(env: &Env, config: &Consumers) {
-    let Some(apis) = able("refetch", Apis::new(config, |name| secret(env, name))) else { return };
-    let Some(store) = able("refetch", store(env)).filter(|_| !apis.is_empty()) else { return };
-    let job = RefetchObjects { store, fetch: HttpClient, config, apis };
-    jobs::run(env, &[job], STEPS, Some(QUEUE)).await;
-}
-
-/// Puts the objects of imports on the queue.
-pub(crate) async fn import(env: &Env, config: &Consumers) {
-    let Some(apis) = able("import", Apis::new(config, |name| secret(env, name))) else { return };
-    let Some(store) = able("import", store(env)).filter(|_| !apis.is_empty()) else { return };
+/// Sends requests to providers' APIs.
+pub(crate) async fn ask_apis(env: &Env, config: &Consumers) {
+    const JOB: &str = "APIs";
+    let Some(apis) = able(JOB, Apis::new(config, |name| secret(env, name))) else { return };
+    let Some(store) = able(JOB, store(env)).filter(|_| !apis.is_empty()) else { return };
     let queue = CloudflareQueue::new(env, "REPLAYS").map_err(|error| vec![error]);
-    let Some(queue) = able("import", queue) else { return };
+    let Some(queue) = able(JOB, queue) else { return };
     let objects = R2::new(env, "BODIES").map_err(|error| vec![error]);
-    let Some(objects) = able("import", objects) else { return };
-    let job = ImportObjects { store, fetch: HttpClient, config, apis, queue, objects };
-    jobs::run(env, &[job], IMPORTS, Some(QUEUE)).await;
+    let Some(objects) = able(JOB, objects) else { return };
+    let job = AskApis { store, fetch: HttpClient, config, apis, queue, objects };
+    jobs::run(env, &[job], ROUNDS, Some(QUEUE)).await;
 }
 
 /// Sends the messages of the outbox.

@@ -50,9 +50,8 @@ pub async fn queue(
     AssertUnwindSafe(async move {
         let batch = Batch::new(&event)?;
         if wakes(batch.deliveries()) {
-            background::refetch(&env, &config()).await;
+            background::ask_apis(&env, &config()).await;
             background::send(&env, &config()).await;
-            background::import(&env, &config()).await;
             batch.acknowledge();
             return Ok(JsValue::UNDEFINED);
         }
@@ -116,9 +115,8 @@ async fn write_counts(store: &D1, config: &Consumers, metrics: &mut Metrics) {
 async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     let config = config();
     AssertUnwindSafe(background::watch_over(&env, &config)).await;
-    AssertUnwindSafe(background::refetch(&env, &config)).await;
+    AssertUnwindSafe(background::ask_apis(&env, &config)).await;
     AssertUnwindSafe(background::send(&env, &config)).await;
-    AssertUnwindSafe(background::import(&env, &config)).await;
 }
 
 /// One line for the batch, and one for each delivery that was not simply applied.

@@ -416,14 +416,16 @@ fn compile_table(
             let rows = columns.split_off(owners);
             let ties = provider.map(|_| target.ties_of_list(owners));
             let lists = target.replace(owners, whole.more.is_some());
-            let sql = ties.into_iter().chain(lists).collect();
+            let more = provider.filter(|_| whole.more.is_some());
+            let incomplete = more.map(|_| target.incomplete(owners));
+            let sql = ties.into_iter().chain(incomplete).chain(lists).collect();
             let keys = target.key.len() - owners;
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows, keys })
         }
     })
 }
 
-/// The API for `refetch`: set in the rule, or implied by a preset if there is one.
+/// The API for `refetch`: set in the rule, or implied by a preset or by lists that may be incomplete, if there is one.
 fn refetch_provider(
     rule: &RuleDecl,
     table: &TableDecl,
@@ -440,7 +442,9 @@ fn refetch_provider(
     let Some(given) = given else {
         let [Some(provider)] = providers.as_slice() else { return Ok(None) };
         let knows = rule.on.iter().all(|on| api::knows(*provider, &on.event_type));
-        return Ok((rule.preset && rule.handler.is_none() && knows).then_some(*provider));
+        // An incomplete list is made whole, whatever the rule says about ties.
+        let wanted = rule.preset || rule.more.is_some();
+        return Ok((wanted && rule.handler.is_none() && knows).then_some(*provider));
     };
     let [Some(provider)] = providers.as_slice() else {
         let problem = given.error("`refetch` needs the API of one provider");

@@ -141,6 +141,12 @@ fn head(rule: &str) -> String {
     format!("-- rule {}\n{ROWS}", comment(rule))
 }
 
+/// Of several events about an object that must be fetched, the newest counts.
+const FETCH_NEWEST: &str = "ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
+    type = excluded.type, version = excluded.version, rest = excluded.rest, due_at = 0, attempts = 0\n\
+    WHERE version <= excluded.version\n\
+    RETURNING due_at";
+
 impl Target<'_> {
     fn order_of_target(&self) -> String {
         let table = quoted(self.table);
@@ -237,12 +243,17 @@ impl Target<'_> {
 
     /// The same before [`Target::replace`].
     pub(super) fn ties_of_list(&self, owner: usize) -> Sql {
-        let held = format!(
+        let order = ["version", "precedence", "event_id"];
+        self.tied(&self.held_list(owner), order, owner, GUARDED + owner)
+    }
+
+    /// What orders an existing list.
+    fn held_list(&self, owner: usize) -> String {
+        format!(
             "{ROW_GUARDS} AS _held ON _held.table_name = {} AND _held.key = {}",
             literal(self.table),
             key_text(members(GUARDED, owner))
-        );
-        self.tied(&held, ["version", "precedence", "event_id"], owner, GUARDED + owner)
+        )
     }
 
     /// `held` are the existing rows with the columns that order them; the first `key` columns are their key, and the member
@@ -254,26 +265,55 @@ impl Target<'_> {
             "{head},\n\
              _fresh AS (SELECT _row, min({new_event}) OVER _alike <> max({new_event}) OVER _alike AS _ties FROM _rows\n\
              WINDOW _alike AS (PARTITION BY {key}, {new_version}, {new_precedence}))\n\
-             INSERT INTO refetches (rule, path, source, event_id, type, rest, due_at, attempts)\n\
-             SELECT {rule}, {object}, {source}, {new_event}, {kind}, _row -> {rest}, 0, 0\n\
+             {insert}\n\
              FROM _fresh LEFT JOIN {held}\n\
              WHERE {object} IS NOT NULL AND (\n\
              (_ties AND ({version} IS NULL OR {version} < {new_version}))\n\
              OR ({version} = {new_version} AND {precedence} < {DELETION} AND (\n\
              (_ties AND {precedence} <= {new_precedence})\n\
              OR ({event_id} <> {new_event} AND ({precedence} = {new_precedence} OR {precedence} > {FETCHED})))))\n\
-             ON CONFLICT (rule, path) DO UPDATE SET source = excluded.source, event_id = excluded.event_id,\n\
-             type = excluded.type, rest = excluded.rest, due_at = 0, attempts = 0\n\
-             RETURNING due_at",
+             {FETCH_NEWEST}",
             head = head(self.rule),
             key = list(members(GUARDED, key)),
-            rule = literal(self.rule),
-            source = member(SOURCE),
+            insert = self.fetch(path),
             object = member(path),
-            kind = member(path + 1),
-            rest = path + 2,
         );
         Sql { takes: Takes::Whole, ..text.into() }
+    }
+
+    /// Before [`Target::replace`]: records that the objects of incomplete lists must be fetched, with the whole list. Nothing
+    /// is fetched for a list that a newer event has written.
+    pub(super) fn incomplete(&self, owner: usize) -> Sql {
+        let [new_version, new_precedence, new_event] = [VERSION, PRECEDENCE, EVENT_ID].map(member);
+        let text = format!(
+            "{head}\n\
+             {insert}\n\
+             FROM _rows LEFT JOIN {held}\n\
+             WHERE {object} IS NOT NULL AND (_held.version IS NULL OR _held.version < {new_version}\n\
+             OR (_held.version = {new_version} AND _held.precedence < {DELETION} AND (_held.precedence < {new_precedence}\n\
+             OR (_held.precedence > {FETCHED} AND _held.event_id <> {new_event}))))\n\
+             {FETCH_NEWEST}",
+            head = head(self.rule),
+            insert = self.fetch(GUARDED + owner),
+            held = self.held_list(owner),
+            object = member(GUARDED + owner),
+        );
+        Sql { takes: Takes::Parts, ..text.into() }
+    }
+
+    /// Records that objects must be fetched. The member `path` of the parameter's rows is the path of the object.
+    fn fetch(&self, path: usize) -> String {
+        format!(
+            "INSERT INTO refetches (rule, path, source, event_id, type, version, rest, due_at, attempts)\n\
+             SELECT {rule}, {object}, {source}, {event}, {kind}, {version}, _row -> {rest}, 0, 0",
+            rule = literal(self.rule),
+            object = member(path),
+            source = member(SOURCE),
+            event = member(EVENT_ID),
+            kind = member(path + 1),
+            version = member(VERSION),
+            rest = path + 2,
+        )
     }
 
     /// Updates only existing rows, which the application creates.

@@ -702,20 +702,28 @@ async function deadLetter(page, [, id]) {
 // ---- Replays
 
 function progress(replay) {
-  const label = `Progress of replay ${replay.id}`;
-  return element("progress", { max: Math.max(1, replay.total, replay.sent), value: replay.sent, "aria-label": label }, `${replay.sent} of ${replay.total}`);
+  const bar = element("progress", { "aria-label": `Progress of replay ${replay.id}` });
+  drawProgress(bar, replay);
+  return bar;
 }
 
-const progressText = (replay) => `${number(replay.sent)} of ${number(replay.total)} sent, ${number(replay.applied)} applied, ${number(replay.failed)} failed${replay.generation > 0 ? "" : " again"}`;
+// Providers do not tell how many objects they have. Without a value, the bar only says that the import is under way.
+function drawProgress(bar, { total, sent, state }) {
+  bar.max = Math.max(1, total ?? 0, sent);
+  if (total !== null || state !== "running") bar.value = sent;
+  else bar.removeAttribute("value");
+  bar.textContent = ofTotal({ sent, total });
+}
 
-// A replay sends dead letters; a reprocessing, which has a number, sends applied events.
-const sends = (replay) => (replay.generation > 0 ? "events" : "letters");
-const kind = (replay) => (replay.generation > 0 ? `Reprocessing ${number(replay.generation)}` : "Dead letters");
+const ofTotal = ({ sent, total }) => (total === null ? number(sent) : `${number(sent)} of ${number(total)}`);
+const progressText = (replay) => `${ofTotal(replay)} sent, ${number(replay.applied)} applied, ${number(replay.failed)} failed${replay.kind === "replay" ? " again" : ""}`;
+
+const kind = (replay) => ({ replay: "Dead letters", reprocess: `Reprocessing ${number(replay.generation)}`, import: `Import ${number(replay.generation)}` })[replay.kind];
 
 // The filter in words.
-function selected({ filter, generation }) {
+function selected({ filter, kind }) {
   const value = (name, said) => {
-    if (name === "all") return generation > 0 ? "every event whose message is kept" : "every dead letter";
+    if (name === "all") return kind === "reprocess" ? "every event whose message is kept" : "every dead letter";
     if (name === "id") return element("a", { href: link("dead-letters", said) }, word(said));
     return /_(from|before)$/.test(name) ? time(said) : word(Array.isArray(said) ? said.join(", ") : said);
   };
@@ -737,7 +745,7 @@ function planner(page, { title, text, to, all, fields }) {
     plan(page, selection, to);
   };
   const id = (name) => `field-${to.slice(1)}-${name}`;
-  const every = element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: id("all"), name: "all" }), " ", element("label", { for: id("all") }, all)));
+  const every = all && element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: id("all"), name: "all" }), " ", element("label", { for: id("all") }, all)));
   const controls = fields.map(({ list: _, ...one }) => field({ ...one, id: id(one.name) }, ""));
   return element(
     "section",
@@ -795,14 +803,23 @@ async function replays(page) {
       { name: "rules", label: "Rules", list: true, hint: "Separated by commas" },
     ],
   });
-  page.fill(changes(letters, events), element("section", {}, element("h2", {}, "All replays"), found));
+  const objects = planner(page, {
+    title: "Plan an import",
+    text: "Loads the objects that a provider's API has, for instance those from before its webhooks. Only rules that keep rows run, and a newer event stays. Nothing is requested until you run the plan.",
+    to: "/imports",
+    fields: [
+      { name: "source", label: "Source" },
+      { name: "only", label: "Only these lists", list: true, hint: "Separated by commas" },
+    ],
+  });
+  page.fill(changes(letters, events, objects), element("section", {}, element("h2", {}, "All replays"), found));
 }
 
 const TURNS = {
-  run: { title: "Run this replay", action: "Run", text: "Sends the selected events to the queue at this rate, and through the whole path again." },
+  run: { title: "Run this replay", action: "Run", text: "Sends what the plan selects to the queue at this rate, and through the whole path." },
   pause: { title: "Pause this replay", action: "Pause", text: "It stops sending until it is resumed." },
   resume: { title: "Resume this replay", action: "Resume" },
-  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "Unsent letters stay as they are. A canceled replay cannot be resumed." },
+  cancel: { title: "Cancel this replay", action: "Cancel the replay", text: "What was not sent stays as it is. A canceled replay cannot be resumed." },
 };
 const POSSIBLE = { planned: ["run", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
 
@@ -815,12 +832,11 @@ async function replay(page, [, id]) {
   const planned = plans.get(id);
   let last = {};
   // Screen readers announce each quarter, not each letter.
-  const quarter = ({ sent, total }) => Math.floor((4 * sent) / Math.max(1, total));
+  const quarter = ({ sent, total }) => (total === null ? 0 : Math.floor((4 * sent) / Math.max(1, total)));
   const draw = (replay) => {
     state.replaceChildren(badge(replay.state), ` ${progressText(replay)}`);
     if (!bar.firstChild) bar.append(progress(replay));
-    bar.firstChild.max = Math.max(1, replay.total, replay.sent);
-    bar.firstChild.value = replay.sent;
+    drawProgress(bar.firstChild, replay);
     if (last.state !== replay.state) {
       const button = (turn) => element("button", { type: "button", class: turn === "run" || turn === "resume" ? "primary" : undefined, click: () => act(turn) }, `${TURNS[turn].action}…`);
       const possible = (POSSIBLE[replay.state] ?? []).map(button);
@@ -847,7 +863,7 @@ async function replay(page, [, id]) {
   };
   const update = async () => draw(await page.get(path("replays", id)));
   const act = (turn) => {
-    const fields = turn === "run" ? [{ name: "rate", label: last.generation > 0 ? "Events per second" : "Letters per second", type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
+    const fields = turn === "run" ? [{ name: "rate", label: { replay: "Letters per second", reprocess: "Events per second", import: "Objects per second" }[last.kind], type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
     ask({ ...TURNS[turn], fields }, async ({ why, rate }) => {
       const body = { reason: why, ...(rate && { rate: Number(rate) }) };
       draw(await api(`${path("replays", id)}/${turn}`, { method: "POST", body }));
@@ -855,8 +871,14 @@ async function replay(page, [, id]) {
     });
   };
   await update();
-  page.fill(state, bar, actions, about, planned && element("section", {}, element("h2", {}, "The plan"), planned.types ? planOfEvents(planned) : planOfLetters(planned)));
+  page.fill(state, bar, actions, about, planned && element("section", {}, element("h2", {}, "The plan"), planOf[planned.kind](planned)));
   page.every(() => (last.state === "running" || last.applied + last.failed < last.sent ? 2 : 5), update);
+}
+
+const planOf = { replay: planOfLetters, reprocess: planOfEvents, import: planOfObjects };
+
+function planOfObjects(planned) {
+  return element("p", {}, "All objects of ", word(planned.filter.source), `: ${planned.lists.join(", ")}.`);
 }
 
 function planOfEvents(planned) {

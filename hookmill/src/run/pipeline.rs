@@ -42,7 +42,7 @@ use crate::run::log;
 use crate::run::out::{Out, display_only};
 use crate::run::secrets::{from_environment, wrapped};
 use crate::run::tasks::{TaskHealth, Tasks, log_panics};
-use hookmill_consumers::jobs::{ImportObjects, RefetchObjects, SendAlerts, SendOutbox};
+use hookmill_consumers::jobs::{AskApis, SendAlerts, SendOutbox};
 use hookmill_dlq::jobs::{RemoveUnsent, RunReplays, SweepOld};
 use hookmill_dlq::{drain, drained};
 
@@ -425,18 +425,10 @@ impl Sending {
             runner.start(tasks, "alerts".to_owned(), alerts, Arc::default());
         }
         if !apis.is_empty() {
-            let config = config.clone();
-            let import = ImportObjects {
-                store: store.clone(),
-                fetch: client.clone(),
-                config: config.clone(),
-                apis: apis.clone(),
-                queue: imports.0,
-                objects: imports.1,
-            };
-            runner.start(tasks, "import".to_owned(), import, runner.outbox.clone());
-            let refetch = RefetchObjects { store: store.clone(), fetch: client, config, apis };
-            runner.start(tasks, "refetch".to_owned(), refetch, runner.outbox.clone());
+            let (queue, objects) = imports;
+            let (store, config) = (store.clone(), config.clone());
+            let ask = AskApis { store, fetch: client, config, apis, queue, objects };
+            runner.start(tasks, "APIs".to_owned(), ask, runner.outbox.clone());
         }
     }
 }
