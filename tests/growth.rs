@@ -18,7 +18,7 @@ use hookmill_config::{Admin, Config, Consumers, Retention};
 use hookmill_consumers::alert::{Alarm, look};
 use hookmill_consumers::counters::Counters;
 use hookmill_consumers::outbox::{OutboxChannel, resume, rounds, stranded};
-use hookmill_consumers::{process_batch, refetch};
+use hookmill_consumers::{import, process_batch, refetch};
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::message::{
@@ -33,6 +33,7 @@ use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_dlq::import::{ImportFilter, plan_import};
 use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::unsent::remove_unsent;
 use hookmill_dlq::{drain, record_rejections, status, sweep};
@@ -207,7 +208,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 36] = [
+const HISTORY: [(&str, &str); 37] = [
     ("events.source", "'source'"),
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
@@ -233,6 +234,7 @@ const HISTORY: [(&str, &str); 36] = [
     ("dead_letters.reason", "'exhausted'"),
     ("dead_letters.generation", "0"),
     ("dead_letters.replay", "CASE i % 3 WHEN 0 THEN 'replay-' || (i % 20) END"),
+    ("replays.kind", "'replay'"),
     ("replays.state", "'done'"),
     ("replays.filter", "'{}'"),
     ("replays.generation", "0"),
@@ -659,10 +661,15 @@ fn stages() {
             refetch::resume(store, &apis, clock()).await.unwrap();
             let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
-            for answer in [Says(503, "{}"), Says(200, "{\"data\":[]}")] {
+            let filter = ImportFilter { source: "s".into(), only: Vec::new() };
+            store.execute(vec![plan_import("import", &filter, "ada", clock())]).await.unwrap();
+            store.execute(vec![run_replay("import", 100, "", "ada", clock())]).await.unwrap();
+            import::resume(store, clock()).await.unwrap();
+            for answer in [Says(503, "{}"), Says(200, "{\"data\":[],\"has_more\":false}")] {
                 rounds(store, &answer, &channels, clock).await.unwrap();
                 let apis = refetch::Apis::new(config, key).unwrap();
-                refetch::round(store, &answer, config, &apis, clock).await.unwrap();
+                let to = (&AcceptingQueue, &NoObjects);
+                import::round(store, &answer, to, (config, &apis), clock).await.unwrap();
             }
             let alarm = Alarm::new(config, key).unwrap().unwrap();
             look(store, &Says(200, ""), &alarm, &Backlog::default(), clock()).await.unwrap();

@@ -32,6 +32,8 @@ use crate::retry::delay;
 
 /// The unit of the clocks that versions come from.
 const UNIT: Duration = Duration::from_secs(1);
+/// No request takes longer: both platforms end it after half of this time.
+const LONGEST: Duration = Duration::from_secs(60);
 /// The delay after the queue or the object store did not accept objects.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -222,7 +224,12 @@ async fn request<F: Fetch>(
     });
     let date = response.as_ref().ok().and_then(|response| response.date.as_deref());
     let date = date.and_then(Timestamp::parse_http_date).unwrap_or(ended);
-    Answer { response, started, version: date - (ended - started) - UNIT }
+    Answer { response, started, version: date - elapsed(started, ended) - UNIT }
+}
+
+/// The time that a request can have taken at most. The clock may have been corrected meanwhile.
+fn elapsed(started: Timestamp, ended: Timestamp) -> Duration {
+    if ended < started { LONGEST } else { (ended - started).min(LONGEST) }
 }
 
 /// Puts the objects of a page on the queue. Returns the statement that records it.

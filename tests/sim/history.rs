@@ -1,6 +1,6 @@
 //! The events of a history, and the tables that follow from them: an oracle that knows no SQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::limits::MESSAGE_BYTES;
 use serde_json::{Value, json};
@@ -59,7 +59,8 @@ impl Event {
             is_it
         });
         let (_, source, kind) = *found.expect("the number is below the sum");
-        let created = START / 1000 - 10 + i64::try_from(choices.below(3)).unwrap_or_default();
+        // Earlier than the longest request before the first import.
+        let created = START / 1000 - 100 + i64::try_from(choices.below(3)).unwrap_or_default();
         let id = choices.below(3);
         let note = format!("private-note {number}");
         let object = match kind {
@@ -130,8 +131,13 @@ fn greatest<'e>(events: &[&'e Event], kind: &str) -> BTreeMap<String, &'e Event>
     greatest
 }
 
-/// The tables after these events have taken effect. `current`: the objects of the provider's API.
-pub fn oracle(events: &[&Event], current: &BTreeMap<String, Value>) -> Tables {
+/// The tables after these events have taken effect. `current`: the objects of the provider's API, which are newer than every
+/// event. `imported`: the ids of those that an import has applied.
+pub fn oracle(
+    events: &[&Event],
+    current: &BTreeMap<String, Value>,
+    imported: &BTreeSet<String>,
+) -> Tables {
     let mut tables: Tables = TABLES.map(|(name, _)| (name, Vec::new())).into();
     let mut put = |table: &str, row: Vec<String>| {
         tables.get_mut(table).expect("it is in the list").push(row);
@@ -150,7 +156,13 @@ pub fn oracle(events: &[&Event], current: &BTreeMap<String, Value>) -> Tables {
     for (id, event) in greatest(events, "gated.") {
         put("gated", vec![id, event.text("note"), event.id.clone()]);
     }
+    for id in imported {
+        put("asked", vec![id.clone(), current[id]["name"].as_str().unwrap_or_default().to_owned()]);
+    }
     for (id, event) in greatest(events, "customer.") {
+        if imported.contains(&id) {
+            continue;
+        }
         let newest = events.iter().filter(|other| {
             other.kind == event.kind && other.text("id") == id && other.created == event.created
         });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::store::{Statement, StoreError};
+use hookmill_dlq::import::{ImportFilter, import_id, plan_import};
 use hookmill_dlq::recover;
 use hookmill_dlq::replay::{
     LetterFilter, Turn, discard, plan_replay, replay_id, run_replay, turn_replay,
@@ -41,7 +42,8 @@ impl World {
         match self.choices.below(10) {
             0..2 => self.turn_gate(None),
             2..4 => self.replay_all(),
-            4 => self.reprocess_all(),
+            4 if self.choices.once_in(2) => self.reprocess_all(),
+            4 => self.import_all(),
             5..7 => self.turn(),
             7 => self.discard_one(),
             8 if self.choices.once_in(2) => self.move_table(None),
@@ -88,6 +90,15 @@ impl World {
         let id = reprocess_id(&filter, "operator", now());
         self.note(|| format!("reprocessing {id} of all events"));
         self.change(vec![plan_reprocess(&id, &filter, "operator", now())]);
+        self.change(vec![run_replay(&id, 10, "", "operator", now())]);
+    }
+
+    /// Imports all objects of the API.
+    pub fn import_all(&mut self) {
+        let filter = ImportFilter { source: "billing".to_owned(), only: Vec::new() };
+        let id = import_id(&filter, "operator", now());
+        self.note(|| format!("import {id} of all objects"));
+        self.change(vec![plan_import(&id, &filter, "operator", now())]);
         self.change(vec![run_replay(&id, 10, "", "operator", now())]);
     }
 
@@ -146,6 +157,7 @@ impl World {
         self.objects = backup.objects.clone();
         self.outside.forgotten = self.outside.delivered.keys().cloned().collect();
         self.applied.clear();
+        self.imported.clear();
         self.change(recover(now()));
     }
 }

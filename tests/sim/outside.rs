@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::fetch::FetchError;
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
+use hookmill_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::pipeline::key_of;
@@ -123,6 +124,7 @@ impl World {
                     .or_insert(count);
                 response(200, &json!({ "num_records_imported": count, "status": 1 }).to_string())
             }
+            "stripe" if path.starts_with("v1/customers?") => self.page(path),
             "stripe" => match self.outside.objects.get(path.rsplit('/').next().unwrap_or_default())
             {
                 Some(object) => response(200, &object.to_string()),
@@ -130,6 +132,16 @@ impl World {
             },
             _ => response(200, ""),
         }
+    }
+
+    /// A page with one customer: <https://docs.stripe.com/api/pagination>.
+    fn page(&self, path: &str) -> ApiResponse {
+        let after = path.rsplit_once("starting_after=").map_or("", |(_, after)| after);
+        let mut left = self.outside.objects.iter().filter(|(id, _)| id.as_str() > after);
+        let page: Vec<_> = left.next().into_iter().map(|(_, object)| object).collect();
+        let body = json!({ "object": "list", "data": page, "has_more": left.next().is_some() });
+        let date = Timestamp::from_millis(self.time()).format("%a, %d %b %Y %H:%M:%S GMT");
+        ApiResponse { date, ..response(200, &body.to_string()) }
     }
 
     /// <https://resend.com/docs/dashboard/emails/idempotency-keys>

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hookmill_config::{Consumers, Source};
 use hookmill_consumers::alert::Alarm;
 use hookmill_consumers::counters::Counters;
+use hookmill_consumers::import;
 use hookmill_consumers::jobs::{AskApis, SendAlerts, SendOutbox};
 use hookmill_consumers::outbox::{OutboxChannel, resume};
 use hookmill_consumers::refetch::{self, Apis};
@@ -167,6 +168,7 @@ async fn resumed(machine: Machine, apis: Apis) {
     // If it fails, the leases end.
     let _ = resume(&machine, now()).await;
     let _ = refetch::resume(&machine, &apis, now()).await;
+    let _ = import::resume(&machine, now()).await;
 }
 
 /// The runner of a background job.

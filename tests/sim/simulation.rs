@@ -498,12 +498,13 @@ impl<'c> Simulation<'c> {
             "gated" => !is_away,
             _ => true,
         };
-        let expected = oracle(&self.applied(world), &world.outside.objects);
+        let expected = oracle(&self.applied(world), &world.outside.objects, &world.imported);
         for (table, sql) in TABLES.iter().filter(is_shown) {
             let is_known =
                 |row: &Vec<String>| *table != "asked" || !world.unfetched.contains(&row[0]);
             let found: Vec<_> = world.rows(sql).into_iter().filter(is_known).collect();
-            let expected: Vec<_> = expected[table].iter().filter(|row| is_known(row)).collect();
+            let mut expected: Vec<_> = expected[table].iter().filter(|row| is_known(row)).collect();
+            expected.sort();
             if !found.iter().eq(expected.iter().copied()) {
                 let (found, expected) = (json!(found), json!(expected));
                 world.violated(format!("the table {table} is {found}, and not {expected}"));
@@ -536,6 +537,12 @@ impl<'c> Simulation<'c> {
             world.violated(format!("{} cannot have taken effect", event.id));
         }
         self.check_tables(&mut world);
+        let imports = world.rows("SELECT id FROM replays WHERE kind = 'import' AND state = 'done'");
+        let is_imported = |id: &&String| world.imported.contains(*id);
+        if !imports.is_empty() && !world.outside.objects.keys().all(|id| is_imported(&id)) {
+            let imported = world.imported.clone();
+            world.violated(format!("an import is done, and has applied only {imported:?}"));
+        }
         // A restored backup may have a report without its email.
         if world.outside.forgotten.is_empty() {
             check_outcomes(&mut world, &applied);

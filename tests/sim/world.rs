@@ -95,6 +95,8 @@ pub struct World {
     pub secrets: Vec<String>,
     /// The ids of the events that took effect, each with the number of the look that found it first.
     pub applied: BTreeMap<String, usize>,
+    /// The objects of the API that an import has applied.
+    pub imported: BTreeSet<String>,
     looks: usize,
     /// The objects that Hookmill gave up fetching.
     pub unfetched: BTreeSet<String>,
@@ -127,6 +129,7 @@ impl World {
             wait: None,
             secrets,
             applied: BTreeMap::new(),
+            imported: BTreeSet::new(),
             looks: 0,
             unfetched: BTreeSet::new(),
             has_changed: false,
@@ -230,11 +233,14 @@ impl World {
             return None;
         }
         self.looks += 1;
-        let before = self.applied.len();
+        let before = self.applied.len() + self.imported.len();
+        for mut row in self.rows("SELECT id FROM events WHERE generation > 0 AND id LIKE 'cus%'") {
+            self.imported.insert(row.remove(0));
+        }
         for mut row in self.rows("SELECT id FROM events WHERE generation = 0") {
             self.applied.entry(row.remove(0)).or_insert(self.looks);
         }
-        Some(self.applied.len() > before)
+        Some(self.applied.len() + self.imported.len() > before)
     }
 
     /// Whether a message on a queue is about this event.

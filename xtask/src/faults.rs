@@ -24,6 +24,7 @@ const BATCH: &str = "consumers/src/process_batch.rs";
 const SENDING: &str = "consumers/src/outbox/send.rs";
 const OUTBOX: &str = "consumers/src/outbox/state.rs";
 const REPLAY: &str = "dlq/src/replay.rs";
+const IMPORT: &str = "consumers/src/import.rs";
 const INGRESS: &str = "ingress/src/http.rs";
 
 const FAULTS: &[Fault] = &[
@@ -38,6 +39,24 @@ const FAULTS: &[Fault] = &[
         file: INGRESS,
         find: r#"return unavailable(name, "object_store_unavailable", error.to_string());"#,
         replace: "let _ = error;",
+    },
+    Fault {
+        name: "an import ends with the first page of a list",
+        file: IMPORT,
+        find: "Some(page) => Some(Reached { page, failures: 0, sent, ..reached }),",
+        replace: "Some(_) => lists.get(1).map(Reached::start),",
+    },
+    Fault {
+        name: "an import goes on though the queue did not accept its objects",
+        file: IMPORT,
+        find: "return later(import, &reached, now() + PAUSE, error.to_string(), imported);",
+        replace: "let _ = error;",
+    },
+    Fault {
+        name: "an imported object is as old as its event",
+        file: IMPORT,
+        find: "version: date - elapsed(started, ended) - UNIT",
+        replace: "version: Timestamp::from_millis(0)",
     },
     Fault {
         name: "the ledger does not end the transaction of a duplicate",

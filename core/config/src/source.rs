@@ -114,7 +114,8 @@ keys! {
         /// A rate limit: requests over the limit get 429. On Cloudflare it needs a binding in ingress/worker/wrangler.toml.
         rate_limit: Option<RateLimit> =
             table("a table: { requests = 1000, per = \"10s\" }").optional().defaults_to("no limit").example("{ requests = 1000, per = \"10s\" }"),
-        /// The API of Stripe, Clerk or Paddle, from which Hookmill fetches an object if two of its events have the same version.
+        /// The API of Stripe, Clerk or Paddle. Hookmill fetches an object from there if two of its events have the same version, or
+        /// if an event has only a part of a list; and `hookmill import` loads all objects.
         api: Option<ObjectsApiKeys> =
             table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
         /// The versions of the provider's API that your rules are made for. Hookmill applies events of other versions as well, and
