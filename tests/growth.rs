@@ -661,7 +661,7 @@ fn stages() {
             refetch::resume(store, &apis, clock()).await.unwrap();
             let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
-            let filter = ImportFilter { source: "s".into(), only: Vec::new() };
+            let filter = ImportFilter { source: "s".into(), ..ImportFilter::default() };
             store.execute(vec![plan_import("import", &filter, "ada", clock())]).await.unwrap();
             store.execute(vec![run_replay("import", 100, "", "ada", clock())]).await.unwrap();
             import::resume(store, clock()).await.unwrap();

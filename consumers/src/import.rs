@@ -23,11 +23,11 @@ use hookmill_dlq::import::{
     ImportFilter, LeasedImport, Providers, done, resume_imports, stepped, stopped, taken,
 };
 use hookmill_dlq::replay::next;
-use hookmill_rules::api::{self, List, id, lists, lists_of, snapshot, with_object};
+use hookmill_rules::api::{self, List, Listed, id, lists, lists_of, snapshot, with_object};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::refetch::{self, Apis, Fetched};
+use crate::refetch::{self, ACCOUNT, Apis, Fetched};
 use crate::retry::delay;
 
 /// The unit of the clocks that versions come from.
@@ -141,6 +141,7 @@ fn providers(config: &Consumers) -> Providers {
 /// The next request of an import.
 struct Planned<'a> {
     source: String,
+    account: Option<String>,
     api: &'a Api,
     key: &'a Secret,
     api_version: Option<&'a str>,
@@ -157,7 +158,7 @@ fn plan<'a>(
 ) -> Result<Option<Planned<'a>>, String> {
     let filter: ImportFilter =
         serde_json::from_str(&import.filter).map_err(|error| error.to_string())?;
-    let ImportFilter { source, only } = filter;
+    let ImportFilter { source, only, account } = filter;
     let (api, key) = apis.get(&source).ok_or_else(|| {
         format!("the source `{source}` has no API; add [sources.{source}.api] with its `key`")
     })?;
@@ -187,7 +188,10 @@ fn plan<'a>(
     let reached = reached.unwrap_or_else(|| Reached::start(first));
     let versions = config.api_versions.get(&source).into_iter().flatten();
     let api_version = versions.map(String::as_str).find(|version| *version != api_version::OTHER);
-    Ok(Some(Planned { source, api, key, api_version, lists, reached }))
+    if account.is_some() && api.provider != Provider::Stripe {
+        return Err(format!("{} has no connected accounts", api.provider.as_str()));
+    }
+    Ok(Some(Planned { source, account, api, key, api_version, lists, reached }))
 }
 
 /// The answer to a request, and a time at which the provider's list was certainly as new.
@@ -202,14 +206,15 @@ async fn request<F: Fetch>(
     planned: &Planned<'_>,
     now: &impl Fn() -> Timestamp,
 ) -> Answer {
-    let Planned { api, key, api_version, reached, .. } = planned;
+    let Planned { account, api, key, api_version, reached, .. } = planned;
     // https://docs.stripe.com/api/versioning
     let version = api_version.filter(|_| api.provider == Provider::Stripe);
-    let headers = version.map(|version| ("stripe-version", version.to_owned()));
+    let version = version.map(|version| ("stripe-version", version.to_owned()));
+    let account = account.as_ref().map(|account| (ACCOUNT, account.clone()));
     let request = ApiRequest {
         method: Method::Get,
         url: format!("{}{}", api.url, reached.page),
-        headers: headers.into_iter().collect(),
+        headers: version.into_iter().chain(account).collect(),
         authorization: Authorization::Bearer,
         body: String::new(),
     };
@@ -241,14 +246,15 @@ async fn carry_on<Q: Queue, O: Objects>(
     imported: &mut Imported,
     now: &impl Fn() -> Timestamp,
 ) -> Statement {
-    let Planned { source, api, lists, reached, .. } = planned;
+    let Planned { source, account, api, lists, reached, .. } = planned;
     let provider = api.provider.as_str();
     let Some(list) = lists.first() else { return done(&import.id, now()) };
     let (error, after) = match response {
         Ok(ApiResponse { status: 200, body, .. }) => {
             match api::page(api.provider, &list.path, &reached.page, &body) {
                 Ok(page) => {
-                    let found = Found { import, source: &source, api, list, started, version };
+                    let listed = Listed { version, account: account.as_deref() };
+                    let found = Found { import, source: &source, api, list, started, listed };
                     let messages = match found.messages(objects, &page.objects).await {
                         Ok(messages) => messages,
                         Err(error) => {
@@ -350,7 +356,7 @@ struct Found<'a> {
     api: &'a Api,
     list: &'a List,
     started: Timestamp,
-    version: Timestamp,
+    listed: Listed<'a>,
 }
 
 impl Found<'_> {
@@ -360,10 +366,10 @@ impl Found<'_> {
         store: &O,
         objects: &[&RawValue],
     ) -> Result<Vec<String>, String> {
-        let Self { import, source, api, list, started, version } = *self;
+        let Self { import, source, api, list, started, listed } = *self;
         let mut messages = Vec::with_capacity(objects.len());
         for object in objects {
-            let rest = snapshot(api.provider, &list.event_type, version, object);
+            let rest = snapshot(api.provider, &list.event_type, listed, object);
             let body =
                 with_object(api.provider, &rest, object).map_err(|error| error.to_string())?;
             let mut envelope = Envelope {

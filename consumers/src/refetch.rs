@@ -377,7 +377,7 @@ impl List {
 }
 
 /// The header that names the account.
-const ACCOUNT: &str = "stripe-account";
+pub(crate) const ACCOUNT: &str = "stripe-account";
 
 /// Where an object was requested.
 struct Asked<'a> {

@@ -228,7 +228,7 @@ impl World {
     /// Plans an import and runs it.
     fn start(&self, id: &str, source: &str, only: &[&str]) {
         let only = only.iter().map(|name| (*name).to_owned()).collect();
-        let filter = ImportFilter { source: source.to_owned(), only };
+        let filter = ImportFilter { source: source.to_owned(), only, account: None };
         let now = self.provider.now();
         self.change(plan_import(id, &filter, "ines", now));
         assert_eq!(self.change(run_replay(id, 1000, "a new mirror", "ines", now)), 1);
@@ -475,6 +475,32 @@ fn an_import_that_cannot_be_is_paused_with_a_sentence() {
     the source `gone` has no API; add [sources.gone.api] with its `key`
     ");
     assert_eq!(world.provider.paths(), [""; 0]);
+}
+
+#[test]
+fn the_objects_of_a_connected_account_are_requested_from_it() {
+    let world = World::new();
+    let mut incomplete = subscription("sub_1", "active", &[1]);
+    incomplete["items"]["has_more"] = true.into();
+    world.lists("v1/subscriptions", vec![incomplete]);
+    for (id, source) in [("i", "s"), ("j", "c")] {
+        let account = Some("acct_1".to_owned());
+        let filter = ImportFilter { source: source.to_owned(), account, ..ImportFilter::default() };
+        world.change(plan_import(id, &filter, "ines", world.provider.now()));
+        world.change(run_replay(id, 1000, "a new mirror", "ines", world.provider.now()));
+    }
+    let problems = world.steps();
+    assert_eq!(problems, ["the import j is paused: clerk has no connected accounts"]);
+    world.apply();
+    assert_eq!(world.count("subscriptions"), "1");
+    // The rest of the list is requested from the same account.
+    world.provider.later(1_000);
+    world.step();
+    let requests = world.provider.requests.lock().unwrap();
+    let account =
+        |request: &ApiRequest| request.headers.contains(&("stripe-account", "acct_1".to_owned()));
+    assert!(requests.iter().all(account), "{requests:?}");
+    assert!(requests.last().unwrap().url.ends_with("/v1/subscriptions/sub_1"), "{requests:?}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub struct ImportFilter {
     /// The names of lists; if empty, all lists whose objects some rule keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// The connected account of Stripe that has the objects; if none, that of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 impl ImportFilter {
@@ -33,7 +36,7 @@ impl ImportFilter {
     ///
     /// If a name is blank.
     pub fn check(&self) -> Result<(), FilterError> {
-        check_blank(&[("source", Some(&self.source))])?;
+        check_blank(&[("source", Some(&self.source)), ("account", self.account.as_deref())])?;
         self.only.iter().try_for_each(|name| check_blank(&[("only", Some(name))]))
     }
 }
@@ -42,7 +45,7 @@ impl ImportFilter {
 const PLAN: &str = "\
 -- plan an import
 INSERT INTO replays (id, kind, filter, state, planned_by, planned_at, generation)
-SELECT ?1, 'import', ?2, 'planned', ?3, ?4, (SELECT coalesce(max(generation), 0) + 1 FROM replays)
+SELECT ?1, 'import', ?2, 'planned', ?3, ?4, (SELECT coalesce(max(generation), 0) + 1 FROM replays WHERE generation > 0)
 WHERE true
 ON CONFLICT DO NOTHING";
 

@@ -98,7 +98,7 @@ pub const WHERE: &str =
 const PLAN: &str = "\
 -- plan a reprocessing
 INSERT INTO replays (id, kind, filter, state, total, planned_by, planned_at, generation)
-SELECT ?6, 'reprocess', ?7, 'planned', count(*), ?8, ?9, (SELECT coalesce(max(generation), 0) + 1 FROM replays)
+SELECT ?6, 'reprocess', ?7, 'planned', count(*), ?8, ?9, (SELECT coalesce(max(generation), 0) + 1 FROM replays WHERE generation > 0)
 FROM events JOIN event_messages USING (applied_at, source, id)
 WHERE applied_at <= ?9 AND {where}
 ON CONFLICT DO NOTHING";

@@ -95,7 +95,7 @@ impl World {
 
     /// Imports all objects of the API.
     pub fn import_all(&mut self) {
-        let filter = ImportFilter { source: "billing".to_owned(), only: Vec::new() };
+        let filter = ImportFilter { source: "billing".to_owned(), ..ImportFilter::default() };
         let id = import_id(&filter, "operator", now());
         self.note(|| format!("import {id} of all objects"));
         self.change(vec![plan_import(&id, &filter, "operator", now())]);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use hookmill_core::outbound::{Provider, Purpose};
 use hookmill_core::time::Timestamp;
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::Program;
 
@@ -297,45 +298,53 @@ pub fn with_object(provider: Provider, rest: &str, is: &RawValue) -> serde_json:
     serde_json::to_string(&members)
 }
 
-/// The members of an event about a listed object, without the object. `version` is a time at which the list had everything
-/// that the provider had changed by then.
+/// When and where an object was listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// A time at which the list had everything that the provider had changed by then.
+    pub version: Timestamp,
+    /// The connected account of Stripe, if it is not that of the key.
+    pub account: Option<&'a str>,
+}
+
+/// The members of an event about a listed object, without the object.
 ///
 /// The time of the event is `version`, except where the object itself says how new it is: `updated_at` of Paddle. Clerk's
 /// rules read the object's.
 pub fn snapshot(
     provider: Provider,
     event_type: &str,
-    version: Timestamp,
+    Listed { version, account }: Listed<'_>,
     object: &RawValue,
 ) -> String {
     #[derive(Default, Deserialize)]
-    struct Facts<'a> {
-        #[serde(borrow)]
-        id: Option<&'a RawValue>,
+    struct Facts {
+        id: Option<String>,
         livemode: Option<bool>,
         updated_at: Option<serde_json::Value>,
     }
     let Facts { id, livemode, updated_at } = serde_json::from_str(object.get()).unwrap_or_default();
-    let id = id.map_or("null", RawValue::get);
-    let event_type =
-        to_raw_value(event_type).map_or_else(|_| String::new(), |text| text.get().to_owned());
-    match provider {
+    let members = match provider {
         Provider::Paddle => {
             let at = updated_at.filter(serde_json::Value::is_string);
             let at = at.unwrap_or_else(|| version.to_string().into());
-            format!(r#"{{"event_id":{id},"event_type":{event_type},"occurred_at":{at}}}"#)
+            json!({ "event_id": id, "event_type": event_type, "occurred_at": at })
         }
         Provider::Clerk => {
-            format!(r#"{{"object":"event","type":{event_type},"timestamp":{}}}"#, version.millis())
+            json!({ "object": "event", "type": event_type, "timestamp": version })
         }
         _ => {
-            let livemode = livemode.unwrap_or_default();
-            format!(
-                r#"{{"id":{id},"object":"event","type":{event_type},"created":{},"livemode":{livemode}}}"#,
-                version.seconds()
-            )
+            let mut members = json!({
+                "id": id, "object": "event", "type": event_type, "created": version.seconds(),
+                "livemode": livemode.unwrap_or_default(),
+            });
+            if let Some(account) = account {
+                members["account"] = account.into();
+            }
+            members
         }
-    }
+    };
+    members.to_string()
 }
 
 #[cfg(test)]

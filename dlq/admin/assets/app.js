@@ -810,6 +810,7 @@ async function replays(page) {
     fields: [
       { name: "source", label: "Source" },
       { name: "only", label: "Only these lists", list: true, hint: "Separated by commas" },
+      { name: "account", label: "Connected account" },
     ],
   });
   page.fill(changes(letters, events, objects), element("section", {}, element("h2", {}, "All replays"), found));

@@ -33,7 +33,7 @@ pub(crate) struct Event {
     source: String,
     /// The provider's event id.
     id: String,
-    /// 0 for the original event, 1 or more for a reprocessing.
+    /// 0 for the original event, 1 or more for a reprocessing or an imported object.
     generation: u32,
     r#type: String,
     state: EventState,

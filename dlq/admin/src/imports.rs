@@ -25,6 +25,8 @@ pub(crate) struct Import {
     /// The names of lists. Default: all lists whose objects some rule keeps.
     #[serde(default)]
     only: Vec<String>,
+    /// The connected account of Stripe that has the objects. Default: that of the key.
+    account: Option<String>,
 }
 
 /// A planned import.
@@ -45,9 +47,9 @@ pub(crate) struct ImportPlan {
 pub(crate) async fn plan(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Body(Import { source, only }): Body<Import>,
+    Body(Import { source, only, account }): Body<Import>,
 ) -> Result<(StatusCode, Json<ImportPlan>), Problem> {
-    let (filter, now) = (ImportFilter { source, only }, admin.now());
+    let (filter, now) = (ImportFilter { source, only, account }, admin.now());
     filter.check()?;
     let lists = lists(&admin, &filter)?;
     let id = import_id(&filter, &actor.name, now);
@@ -66,7 +68,7 @@ fn lists(admin: &Admin, filter: &ImportFilter) -> Result<Vec<String>, Problem> {
     let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
     let Configuration { mut imports, .. } = serde_json::from_str(&config.overview)
         .map_err(|error| Problem::broken(&error.to_string()))?;
-    let ImportFilter { source, only } = filter;
+    let ImportFilter { source, only, .. } = filter;
     let Some(mut lists) = imports.remove(source) else {
         let with: Vec<_> = imports.into_keys().collect();
         let with = if with.is_empty() { "no source has one".to_owned() } else { with.join(", ") };

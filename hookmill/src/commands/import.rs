@@ -18,6 +18,9 @@ pub struct Arguments {
     /// Only these lists: customers,subscriptions. Default: all lists whose objects some rule keeps.
     #[arg(long, value_name = "LISTS", value_delimiter = ',')]
     only: Vec<String>,
+    /// The connected account of Stripe that has the objects: acct_1. Default: that of the key.
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
     /// The configuration of the source, for a data folder.
     #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
     config: PathBuf,
@@ -54,9 +57,9 @@ fn lists(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { source, only, target, .. } = arguments;
+    let Arguments { source, only, account, target, .. } = arguments;
     let local = target.folder().map(|_| lists(arguments)).transpose()?;
-    let body = json!({ "source": source, "only": only });
+    let body = json!({ "source": source, "only": only, "account": account });
     let mut planned = Operator::new(target)?.post("/imports", &body)?;
     if let Some(lists) = local {
         planned["lists"] = lists.into();
