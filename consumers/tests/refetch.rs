@@ -238,7 +238,7 @@ fn an_incomplete_list_is_fetched_whole() {
         (page("si_1"), page_of_items(2, &[7], true)),
         (page("si_2"), page_of_items(3, &[6], false)),
     ];
-    world.api.objects.lock().unwrap().extend(pages.clone());
+    world.api.objects.lock().unwrap().extend(pages);
     world.is(&incomplete(&[9, 8]));
     // The event adds what it shows. Nothing is known of the others, such as one that was removed since.
     world.applied(&[updated("evt_1", 100, &subscription(&[1, 1, 1, 1, 1]))]);

@@ -492,7 +492,7 @@ test("applied events are reprocessed", async () => {
   await heading("Replay").waitFor();
   await shown("1 event. What a later event has written stays as it is.").waitFor();
   assert.deepEqual(await rows(page.getByRole("table", { name: "By type" })), [["Source", "Type", "Events"], ["stripe", "customer.created", "1"]]);
-  await shown("Reprocessing 1").waitFor();
+  await shown("Reprocessing 2").waitFor();
   await shown("stripe-customers, tallies").waitFor();
   await screenshot(page, "reprocess-plan");
   assert.deepEqual(await barriers(page), []);
@@ -505,9 +505,9 @@ test("applied events are reprocessed", async () => {
   // Each names its kind.
   await open("Replays");
   const all = page.getByRole("table", { name: "Replays" });
-  await all.getByText("Reprocessing 1").waitFor();
+  await all.getByText("Reprocessing 2").waitFor();
   const found = (await rows(all)).slice(1);
-  assert.deepEqual(found.map((cells) => cells[4]), ["Reprocessing 1", ...found.slice(1).map(() => "Dead letters")]);
+  assert.deepEqual(found.map((cells) => cells[4]), ["Reprocessing 2", "Import 1", ...found.slice(2).map(() => "Dead letters")]);
   assert.equal(found[0][5], "rules stripe-customers, tallies, type customer.*");
 });
 

@@ -162,23 +162,8 @@ impl State {
         let (resend, emails) = match path.as_str() {
             "/access/cdn-cgi/access/certs" => return (200, crate::access::keys()),
             "/alerts" => return (204, Value::Null),
-            // The current state of an object, which its id encodes.
-            path if path.starts_with("/stripe/v1/customers/") => {
-                if mood == Mood::Busy {
-                    return (429, json!({ "error": { "type": "rate_limit" } }));
-                }
-                let id = path.rsplit('/').next().unwrap_or_default();
-                return (200, json!({ "id": id, "object": "customer", "name": "as it is now" }));
-            }
             path if path.starts_with("/stripe/v1/") => {
-                if mood == Mood::Forbidden {
-                    let message = format!("no such key: {authorization}");
-                    return (401, json!({ "error": { "message": message } }));
-                }
-                if matches!(mood, Mood::Busy | Mood::Broken { .. }) {
-                    return (if mood == Mood::Busy { 429 } else { 500 }, Value::Null);
-                }
-                return self.page(&path["/stripe".len()..], request);
+                return self.stripe(mood, &path["/stripe".len()..], &authorization, request);
             }
             "/resend/emails/batch" => (true, &body),
             "/sendgrid/v3/mail/send" => (false, &body["personalizations"]),
@@ -254,6 +239,22 @@ impl State {
 }
 
 impl State {
+    /// A customer, or a page of a list.
+    fn stripe(&self, mood: Mood, path: &str, key: &str, request: &Request) -> (u16, Value) {
+        match (mood, path.strip_prefix("/v1/customers/")) {
+            (Mood::Busy, _) => (429, json!({ "error": { "type": "rate_limit" } })),
+            (Mood::Broken { .. }, _) => (500, Value::Null),
+            // Some providers quote the key.
+            (Mood::Forbidden, _) => {
+                (401, json!({ "error": { "message": format!("no such key: {key}") } }))
+            }
+            (_, Some(id)) => {
+                (200, json!({ "id": id, "object": "customer", "name": "as it is now" }))
+            }
+            (_, None) => self.page(path, request),
+        }
+    }
+
     /// A page of a list: <https://docs.stripe.com/api/pagination>.
     fn page(&self, path: &str, request: &Request) -> (u16, Value) {
         let query: BTreeMap<_, _> = request.url.query_pairs().collect();
