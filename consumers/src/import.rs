@@ -5,12 +5,13 @@
 //! was certainly as new: the provider's clock, less the time of the request, less a unit of that clock. So an event that
 //! happened since, or during the request, is newer. Among the events of one version, the object is the newest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hookmill_config::{Api, Consumers};
 use hookmill_core::api_version;
 use hookmill_core::fetch::Fetch;
+use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::to_json;
 use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
 use hookmill_core::objects::{Objects, message};
@@ -25,7 +26,6 @@ use hookmill_dlq::import::{
 use hookmill_dlq::replay::next;
 use hookmill_rules::api::{self, List, Listed, id, lists, lists_of, snapshot, with_object};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::refetch::{self, ACCOUNT, Apis, Fetched};
 use crate::retry::delay;
@@ -34,6 +34,8 @@ use crate::retry::delay;
 const UNIT: Duration = Duration::from_secs(1);
 /// No request takes longer: both platforms end it after half of this time.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How far the provider's clock may be ahead.
+const AHEAD: Duration = Duration::from_secs(300);
 /// The delay after the queue or the object store did not accept objects.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,9 @@ struct Reached {
     /// How often the list was begun again.
     #[serde(default, skip_serializing_if = "is_zero")]
     restarts: u32,
+    /// The ids of the page before. Objects that were added or removed meanwhile may move others to the next page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
 }
 
 impl Reached {
@@ -119,7 +124,7 @@ pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
     };
     let progress = match plan(config, apis, &import) {
         Ok(None) => done(&import.id, now()),
-        Err(problem) => stop(&import, problem, None, &mut imported),
+        Err(problem) => stop(&import, &problem, None, &mut imported),
         Ok(Some(planned)) => {
             let answer = request(fetch, &planned, &now).await;
             carry_on((queue, objects), config, (&import, planned), answer, &mut imported, &now)
@@ -228,7 +233,9 @@ async fn request<F: Fetch>(
         _ => ApiResponse { body: hidden.in_text(&response.body), ..response },
     });
     let date = response.as_ref().ok().and_then(|response| response.date.as_deref());
-    let date = date.and_then(Timestamp::parse_http_date).unwrap_or(ended);
+    // A clock that is far ahead of ours is wrong, and would hide events.
+    let date = date.and_then(Timestamp::parse_http_date).filter(|date| *date <= ended + AHEAD);
+    let date = date.unwrap_or(ended);
     Answer { response, started, version: date - elapsed(started, ended) - UNIT }
 }
 
@@ -237,105 +244,139 @@ fn elapsed(started: Timestamp, ended: Timestamp) -> Duration {
     if ended < started { LONGEST } else { (ended - started).min(LONGEST) }
 }
 
-/// Puts the objects of a page on the queue. Returns the statement that records it.
+/// Records an answer: the objects of its page were put on the queue, or why not.
 async fn carry_on<Q: Queue, O: Objects>(
-    (queue, objects): (&Q, &O),
+    to: (&Q, &O),
     config: &Consumers,
     (import, planned): (&LeasedImport, Planned<'_>),
-    Answer { response, started, version }: Answer,
+    answer: Answer,
     imported: &mut Imported,
     now: &impl Fn() -> Timestamp,
 ) -> Statement {
-    let Planned { source, account, api, lists, reached, .. } = planned;
-    let provider = api.provider.as_str();
-    let Some(list) = lists.first() else { return done(&import.id, now()) };
-    let (error, after) = match response {
-        Ok(ApiResponse { status: 200, body, .. }) => {
-            match api::page(api.provider, &list.path, &reached.page, &body) {
-                Ok(page) => {
-                    let listed = Listed { version, account: account.as_deref() };
-                    let found = Found { import, source: &source, api, list, started, listed };
-                    let messages = match found.messages(objects, &page.objects).await {
-                        Ok(messages) => messages,
-                        Err(error) => {
-                            return later(import, &reached, now() + PAUSE, error, imported);
-                        }
-                    };
-                    let count = messages.len();
-                    let sent = if count == 0 { Ok(()) } else { queue.send(messages).await };
-                    if let Err(error) = sent {
-                        return later(import, &reached, now() + PAUSE, error.to_string(), imported);
-                    }
-                    imported.sent = Some((import.id.clone(), count));
-                    let number = u32::try_from(count).unwrap_or(u32::MAX);
-                    let sent = reached.sent.saturating_add(number);
-                    let next = match page.next {
-                        Some(page) => Some(Reached { page, failures: 0, sent, ..reached }),
-                        None => lists.get(1).map(Reached::start),
-                    };
-                    let took = UNIT * number / import.rate.max(1);
-                    let reached = to_json(&next.unwrap_or_default());
-                    return stepped(&import.id, i64::from(number), &reached, started + took, None);
-                }
-                Err(error) => (error, None),
+    let Planned { api, reached, .. } = &planned;
+    let (provider, page) = (api.provider.as_str(), &reached.page);
+    let is_first = planned.lists.first().is_some_and(|list| list.path == *page);
+    let (error, after, is_lasting) = match &answer.response {
+        Ok(ApiResponse { status: 200, body, .. }) => match planned.page(body) {
+            Ok(found) => {
+                return send(to, (import, &planned), (found, &answer), imported, now).await;
             }
-        }
+            Err(error) => (error, None, true),
+        },
         // The object after which the page begins was deleted meanwhile.
-        Ok(ApiResponse { status: 400 | 404, .. })
-            if reached.page != list.path && reached.restarts < RESTARTS =>
-        {
-            let restarts = reached.restarts + 1;
-            let again = Reached { restarts, ..Reached::start(list) };
-            return stepped(&import.id, -i64::from(reached.sent), &to_json(&again), started, None);
+        Ok(ApiResponse { status: 400 | 404, .. }) if !is_first && reached.restarts < RESTARTS => {
+            let again = planned
+                .lists
+                .first()
+                .map(|list| Reached { restarts: reached.restarts + 1, ..Reached::start(list) });
+            let again = to_json(&again.unwrap_or_default());
+            return stepped(&import.id, -i64::from(reached.sent), &again, answer.started, None);
         }
-        Ok(ApiResponse { status, body, .. })
-            if (400..500).contains(&status) && ![408, 409, 425, 429].contains(&status) =>
-        {
+        Ok(ApiResponse { status, retry_after, .. }) if is_passing(*status) => {
+            let after = retry_after.as_ref().and_then(|seconds| seconds.trim().parse().ok());
+            (format!("response {status}"), after.map(Duration::from_secs), false)
+        }
+        Ok(ApiResponse { status: status @ 400..500, body, .. }) => {
+            let hint = match status {
+                401 | 403 => format!("check that the key {} can read it, then resume", api.key.0),
+                _ => "resume if that has changed".to_owned(),
+            };
             let problem = format!(
-                "{provider} answered {status} to {}{}; check that the key {} can read it, then resume; or cancel, and plan \
-                 an import without it (`--only`)",
-                reached.page,
-                reason(&body),
-                api.key.0,
+                "{provider} answered {status} to {page}{}; {hint}; or cancel, and plan an import of other lists (`--only`)",
+                reason(body),
             );
-            return stop(import, problem, Some(&to_json(&reached)), imported);
+            return stop(import, &problem, Some(reached), imported);
         }
-        Ok(ApiResponse { status, retry_after, .. }) => {
-            let after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
-            (format!("response {status}"), after.map(Duration::from_secs))
-        }
-        Err(error) => (error, None),
+        Ok(ApiResponse { status, .. }) => (format!("response {status}"), None, true),
+        Err(error) => (error.clone(), None, false),
     };
     let failures = reached.failures.saturating_add(1);
-    let reached = Reached { failures, ..reached };
+    let reached = Reached { failures, ..reached.clone() };
+    if is_lasting && failures >= config.retry.max_attempts {
+        let problem = format!("cannot read {page} of {provider}: {error}");
+        return stop(import, &problem, Some(&Reached { failures: 0, ..reached }), imported);
+    }
     let wait = after.unwrap_or_else(|| delay(&config.retry, failures)).min(config.retry.max);
+    let due_at = now() + wait.max(UNIT);
+    imported.problem = Some(format!(
+        "import {}: cannot read the list {} of {provider}: {error}; next request at {due_at}",
+        import.id, reached.list
+    ));
     let error = format!("cannot read {} of {provider}: {error}", reached.page);
-    later(import, &reached, now() + wait, error, imported)
+    stepped(&import.id, 0, &to_json(&reached), due_at, Some(&error))
 }
 
-/// The request is repeated later.
-fn later(
-    import: &LeasedImport,
-    reached: &Reached,
-    due_at: Timestamp,
-    error: String,
+/// Whether the same request may succeed later: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.
+const fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 409 | 425 | 429 | 500..)
+}
+
+impl Planned<'_> {
+    /// Reads a page. An error if it repeats the page before: the list would never end.
+    fn page<'a>(&self, body: &'a str) -> Result<api::Page<'a>, String> {
+        let first = self.lists.first().map_or("", |list| list.path.as_str());
+        let mut page = api::page(self.api.provider, first, &self.reached.page, body)?;
+        let (all, mut seen) = (page.objects.len(), BTreeSet::new());
+        page.objects.retain(|object| {
+            let id = id(object);
+            // One without an id becomes a dead letter.
+            id.is_none_or(|id| !self.reached.ids.contains(&id) && seen.insert(id))
+        });
+        if all > 0 && page.objects.is_empty() {
+            return Err("the page has the same objects as the one before".to_owned());
+        }
+        Ok(page)
+    }
+}
+
+/// Puts the objects of a page on the queue.
+async fn send<Q: Queue, O: Objects>(
+    (queue, objects): (&Q, &O),
+    (import, planned): (&LeasedImport, &Planned<'_>),
+    (page, answer): (api::Page<'_>, &Answer),
     imported: &mut Imported,
+    now: &impl Fn() -> Timestamp,
 ) -> Statement {
-    let statement = stepped(&import.id, 0, &to_json(reached), due_at, Some(&error));
-    imported.problem = Some(format!("{error}; next request at {due_at}"));
-    statement
+    let Planned { lists, reached, .. } = planned;
+    let sent = match messages(objects, (import, planned), (&page, answer)).await {
+        Ok(messages) if messages.is_empty() => Ok(()),
+        Ok(messages) => queue.send(messages).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        let due_at = now() + PAUSE;
+        imported.problem = Some(format!("import {}: {error}; next try at {due_at}", import.id));
+        return stepped(&import.id, 0, &to_json(reached), due_at, Some(&error));
+    }
+    let count = page.objects.len();
+    imported.sent = Some((import.id.clone(), count));
+    let number = u32::try_from(count).unwrap_or(u32::MAX);
+    let next = match page.next {
+        Some(next) => Some(Reached {
+            page: next,
+            failures: 0,
+            sent: reached.sent.saturating_add(number),
+            ids: page.objects.iter().filter_map(|object| id(object)).collect(),
+            ..reached.clone()
+        }),
+        None => lists.get(1).map(Reached::start),
+    };
+    let took = UNIT * number / import.rate.max(1);
+    let next = to_json(&next.unwrap_or_default());
+    stepped(&import.id, i64::from(number), &next, answer.started + took, None)
 }
 
-/// The import pauses until an operator resumes it.
+/// The import pauses until an operator resumes it. The log has nothing that an API said.
 fn stop(
     import: &LeasedImport,
-    problem: String,
-    reached: Option<&str>,
+    problem: &str,
+    reached: Option<&Reached>,
     imported: &mut Imported,
 ) -> Statement {
-    let statement = stopped(&import.id, &problem, reached);
-    imported.problem = Some(format!("the import {} is paused: {problem}", import.id));
-    statement
+    let id = &import.id;
+    imported.problem =
+        Some(format!("the import {id} is paused; `hookmill replays show {id}` says why"));
+    stopped(id, problem, reached.map(to_json).as_deref())
 }
 
 /// The beginning of an error of an API: `{"error": {"message": …}}` of Stripe, `{"errors": [{"message": …}]}` of Clerk,
@@ -344,51 +385,42 @@ fn reason(body: &str) -> String {
     const LONGEST: usize = 200;
     let value: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     let paths = ["/error/message", "/errors/0/message", "/error/detail"];
-    let found = paths.iter().find_map(|path| value.pointer(path)?.as_str());
-    let text: String = found.unwrap_or_default().chars().take(LONGEST).collect();
+    let found = paths.iter().find_map(|path| value.pointer(path)?.as_str()).unwrap_or_default();
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let text: String = found.chars().map(plain).take(LONGEST).collect();
     if text.is_empty() { text } else { format!(" ({text})") }
 }
 
-/// The objects of a page.
-struct Found<'a> {
-    import: &'a LeasedImport,
-    source: &'a str,
-    api: &'a Api,
-    list: &'a List,
-    started: Timestamp,
-    listed: Listed<'a>,
-}
-
-impl Found<'_> {
-    /// The messages of the objects. Long bodies are stored before.
-    async fn messages<O: Objects>(
-        &self,
-        store: &O,
-        objects: &[&RawValue],
-    ) -> Result<Vec<String>, String> {
-        let Self { import, source, api, list, started, listed } = *self;
-        let mut messages = Vec::with_capacity(objects.len());
-        for object in objects {
-            let rest = snapshot(api.provider, &list.event_type, listed, object);
-            let body =
-                with_object(api.provider, &rest, object).map_err(|error| error.to_string())?;
-            let mut envelope = Envelope {
-                v: VERSION,
-                source: source.to_owned(),
-                id: id(object)?,
-                kind: list.event_type.clone(),
-                received_at: started,
-                verified: Verified { secret: 0, signed_at: None },
-                generation: import.generation,
-                rules: Vec::new(),
-                headers: BTreeMap::new(),
-                api_version: None,
-                snapshot_at: Some(started),
-                body: BodyForm::Text,
-            };
-            let text = message(store, &mut envelope, body.as_bytes()).await;
-            messages.push(text.map_err(|error| error.to_string())?);
-        }
-        Ok(messages)
+/// The messages of the objects of a page. Long bodies are stored before.
+async fn messages<O: Objects>(
+    store: &O,
+    (import, planned): (&LeasedImport, &Planned<'_>),
+    (page, answer): (&api::Page<'_>, &Answer),
+) -> Result<Vec<String>, String> {
+    let Planned { source, account, api, lists, .. } = planned;
+    let kind = lists.first().map_or("", |list| list.event_type.as_str());
+    let listed = Listed { version: answer.version, account: account.as_deref() };
+    let mut messages = Vec::with_capacity(page.objects.len());
+    for object in &page.objects {
+        let rest = snapshot(api.provider, kind, listed, object);
+        let body = with_object(api.provider, &rest, object).map_err(|error| error.to_string())?;
+        let without_id = || format!("object-{}", sha256_hex(&[object.get().as_bytes()]));
+        let mut envelope = Envelope {
+            v: VERSION,
+            source: source.clone(),
+            id: id(object).unwrap_or_else(without_id),
+            kind: kind.to_owned(),
+            received_at: answer.started,
+            verified: Verified { secret: 0, signed_at: None },
+            generation: import.generation,
+            rules: Vec::new(),
+            headers: BTreeMap::new(),
+            api_version: None,
+            snapshot_at: Some(answer.started),
+            body: BodyForm::Text,
+        };
+        let text = message(store, &mut envelope, body.as_bytes()).await;
+        messages.push(text.map_err(|error| error.to_string())?);
     }
+    Ok(messages)
 }

@@ -110,7 +110,8 @@ where
     O: Objects,
 {
     const NAME: &'static str = "APIs";
-    const INTERVAL: Duration = Duration::from_secs(10);
+    // An operator who runs an import on the data folder cannot wake this process.
+    const INTERVAL: Duration = Duration::from_secs(2);
 
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let Self { store, fetch, config, apis, queue, objects } = self;

@@ -16,7 +16,7 @@ use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_rules::api::{id, object, with_object};
+use hookmill_rules::api::{id, in_url, object, with_object};
 use hookmill_rules::row::Row;
 use hookmill_rules::{Body, Rule};
 use serde::Deserialize;
@@ -312,8 +312,8 @@ async fn whole<F: Fetch>(
             let error = format!("the list {path} has more than {PAGES} pages");
             return Err(FetchError::NoAnswer(error));
         }
-        let after = list.data.last().and_then(|element| id(element).ok());
-        let after = after.map(|id| format!("&starting_after={id}")).unwrap_or_default();
+        let after = list.data.last().and_then(|element| id(element));
+        let after = after.map(|id| format!("&starting_after={}", in_url(&id))).unwrap_or_default();
         let separator = if path.contains('?') { '&' } else { '?' };
         let url = format!("{}{path}{separator}limit=100{after}", api.url);
         let answer = fetch.ask(ApiRequest { url, ..request.clone() }, key).await?;

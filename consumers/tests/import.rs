@@ -90,6 +90,8 @@ struct Provider {
     moods: Mutex<Vec<Mood>>,
     requests: Mutex<Vec<ApiRequest>>,
     clock: AtomicI64,
+    /// By how many seconds its own clock is ahead.
+    ahead: AtomicI64,
 }
 
 impl Provider {
@@ -174,11 +176,16 @@ impl Fetch for Provider {
                 response.retry_after = Some(seconds.to_string());
             }
             Some(Mood::IsAway) => return Err(FetchError::NoAnswer("the_key is away".into())),
-            Some(Mood::Is(body)) => response.body = body,
+            Some(Mood::Is(body)) => {
+                response.status = 200;
+                response.body = body;
+            }
             Some(Mood::Takes(millis)) => self.later(millis),
             None => {}
         }
-        let date = self.now().format("%a, %d %b %Y %H:%M:%S GMT");
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let date = Timestamp::from_millis(self.now().millis() + ahead * 1_000);
+        let date = date.format("%a, %d %b %Y %H:%M:%S GMT");
         Ok(ApiResponse { date, ..response })
     }
 }
@@ -271,6 +278,10 @@ impl World {
     fn job(&self) -> Vec<String> {
         let sql = "SELECT state, CAST(sent AS TEXT), CAST(applied AS TEXT), CAST(failed AS TEXT), error FROM replays";
         self.fixture.rows(sql).pop().unwrap()
+    }
+
+    fn error(&self, id: &str) -> String {
+        self.fixture.rows(&format!("SELECT error FROM replays WHERE id = '{id}'"))[0][0].clone()
     }
 
     fn lists(&self, path: &'static str, objects: Vec<Value>) {
@@ -426,29 +437,28 @@ fn a_request_that_fails_is_repeated_and_the_operator_sees_why() {
         Mood::Is("{\"object\":\"list\",\"data\":[".into()),
         Mood::IsAway,
         Mood::Waits(7),
+        Mood::Waits(0),
         Mood::Says(500),
     ]);
     world.start("i", "s", &["customers"]);
     let before = world.provider.now();
     let problem = world.step().problem.unwrap();
-    assert!(
-        problem.starts_with(
-            "cannot read /v1/customers?limit=100 of stripe: response 500; next request at "
-        ),
-        "{problem}"
-    );
+    let expected =
+        "import i: cannot read the list customers of stripe: response 500; next request at ";
+    assert!(problem.starts_with(expected), "{problem}");
     assert_eq!(world.job()[4], "cannot read /v1/customers?limit=100 of stripe: response 500");
     let problems = world.steps();
-    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert_eq!(problems.len(), 4, "{problems:?}");
     assert!(problems.iter().all(|problem| !problem.contains("the_key")), "{problems:?}");
-    assert!(world.provider.now() - before >= Duration::from_secs(7));
+    assert!(world.provider.now() - before >= Duration::from_secs(8), "also after `Retry-After: 0`");
     world.apply();
     assert_eq!(world.job(), ["done", "1", "1", "0", "NULL"]);
     // Without the right to read a list, no repetition helps.
     world.provider.moods.lock().unwrap().push(Mood::Says(403));
     world.start("j", "s", &["customers"]);
     let problems = world.steps();
-    insta::assert_snapshot!(problems.join("\n"), @"the import j is paused: stripe answered 403 to /v1/customers?limit=100 (not today); check that the key STRIPE_API_KEY can read it, then resume; or cancel, and plan an import without it (`--only`)");
+    assert_eq!(problems, ["the import j is paused; `hookmill replays show j` says why"]);
+    insta::assert_snapshot!(world.error("j"), @"stripe answered 403 to /v1/customers?limit=100 (not today); check that the key STRIPE_API_KEY can read it, then resume; or cancel, and plan an import of other lists (`--only`)");
     let state = "SELECT state FROM replays WHERE id = 'j'";
     assert_eq!(world.fixture.rows(state), [["paused"]]);
     // After the operator has given the key that right, it goes on where it was.
@@ -457,6 +467,94 @@ fn a_request_that_fails_is_repeated_and_the_operator_sees_why() {
     assert_eq!(world.steps(), [""; 0]);
     assert!(world.provider.now() - before < Duration::from_secs(5), "at once");
     assert_eq!(world.fixture.rows(state), [["done"]]);
+}
+
+#[test]
+fn an_answer_that_stays_no_list_pauses_the_import() {
+    for (body, expected) in [
+        ("<html>", "the response is not a list (line 1, column 1)"),
+        (r#"{"data":{},"has_more":false}"#, "the response is not a list (line 1, column 8)"),
+        (
+            r#"{"data":[],"has_more":true}"#,
+            "the response says that there is more, and has no objects",
+        ),
+        (
+            r#"{"data":[{"object":"customer"}],"has_more":true}"#,
+            "the last object of the page has no `id`",
+        ),
+    ] {
+        let world = World::new();
+        let moods = vec![Mood::Is(body.to_owned()); 8];
+        world.provider.moods.lock().unwrap().extend(moods);
+        world.start("i", "s", &["customers"]);
+        world.steps();
+        assert_eq!(
+            world.error("i"),
+            format!("cannot read /v1/customers?limit=100 of stripe: {expected}")
+        );
+        assert_eq!(world.job()[0], "paused");
+        assert_eq!(world.provider.paths().len(), 8, "as often as `[retry]` says");
+    }
+}
+
+#[test]
+fn a_page_that_repeats_itself_ends() {
+    let world = World::new();
+    let page = json!({ "data": [customer("cus_1", "one")], "has_more": true }).to_string();
+    world.provider.moods.lock().unwrap().extend(vec![Mood::Is(page); 20]);
+    world.start("i", "s", &["customers"]);
+    world.steps();
+    world.apply();
+    let error = "cannot read /v1/customers?limit=100&starting_after=cus_1 of stripe: the page has the same objects as the one before";
+    assert_eq!(world.job(), ["paused", "1", "1", "0", error]);
+    // Some of the objects may have moved to the next page.
+    let world = World::new();
+    let page = |ids: &[&str], more: bool| {
+        let objects: Vec<_> = ids.iter().map(|id| customer(id, "x")).collect();
+        Mood::Is(json!({ "data": objects, "has_more": more }).to_string())
+    };
+    let pages = [page(&["cus_2", "cus_3"], false), page(&["cus_1", "cus_2", "cus_2"], true)];
+    world.provider.moods.lock().unwrap().extend(pages);
+    world.start("i", "s", &["customers"]);
+    assert_eq!(world.steps(), [""; 0]);
+    world.apply();
+    assert_eq!(world.job(), ["done", "3", "3", "0", "NULL"]);
+}
+
+#[test]
+fn one_strange_object_spoils_no_other() {
+    let world = World::new();
+    let product = |id: Value| json!({ "id": id, "object": "product", "name": "x", "active": true });
+    let ids = ["gold plan/monthly", "plan+1", "50%", "é", "last.one"];
+    let mut products: Vec<_> = ids.iter().map(|id| product((*id).into())).collect();
+    products.extend([product(Value::Null), json!("no object")]);
+    products.extend((0..100).map(|n| product(format!("prod_{n}").into())));
+    // Where the second page begins.
+    products.swap(99, 4);
+    world.lists("v1/products", products);
+    world.start("i", "s", &["products"]);
+    assert_eq!(world.steps(), [""; 0]);
+    let after = "/v1/products?limit=100&starting_after=last.one";
+    assert_eq!(world.provider.paths(), ["/v1/products?limit=100", after]);
+    let texts = std::mem::take(&mut *world.queue.texts.lock().unwrap());
+    let batch: Vec<_> = texts.into_iter().map(|text| Delivery { attempts: 1, text }).collect();
+    let fates = world.fixture.process(&world.fixture.store, &batch);
+    let dead = fates.iter().filter(|(fate, _)| matches!(fate, Fate::Condemned { .. })).count();
+    assert_eq!((fates.len(), dead, world.count("products")), (107, 2, "105".to_owned()));
+    assert_eq!(world.count("products WHERE id = 'gold plan/monthly'"), "1");
+}
+
+#[test]
+fn a_provider_whose_clock_is_far_ahead_hides_no_event() {
+    let world = World::new();
+    world.lists("v1/customers", vec![customer("cus_1", "as listed")]);
+    world.provider.ahead.store(3_600, Ordering::Relaxed);
+    world.start("i", "s", &["customers"]);
+    world.steps();
+    world.apply();
+    let body = json!({ "id": "evt_1", "object": "event", "created": BEGIN / 1000 + 60, "data": { "object": customer("cus_1", "newer") } });
+    world.applied(&[event("evt_1", "customer.updated", &body.to_string(), 1)]);
+    assert_eq!(world.fixture.rows("SELECT name FROM customers"), [["newer"]]);
 }
 
 #[test]
@@ -490,7 +588,8 @@ fn the_objects_of_a_connected_account_are_requested_from_it() {
         world.change(run_replay(id, 1000, "a new mirror", "ines", world.provider.now()));
     }
     let problems = world.steps();
-    assert_eq!(problems, ["the import j is paused: clerk has no connected accounts"]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(world.error("j"), "clerk has no connected accounts");
     world.apply();
     assert_eq!(world.count("subscriptions"), "1");
     // The rest of the list is requested from the same account.
@@ -509,7 +608,7 @@ fn a_queue_that_is_full_is_tried_again_and_a_crash_sends_no_object_twice() {
     world.lists("v1/customers", (0..120).map(|n| customer(&format!("cus_{n}"), "x")).collect());
     world.start("i", "s", &["customers"]);
     *world.queue.refuses.lock().unwrap() = true;
-    assert!(world.step().problem.unwrap().contains("full; next request at "));
+    assert!(world.step().problem.unwrap().contains("full; next try at "));
     world.provider.later(10_000);
     assert_eq!(world.step().sent, Some(("i".into(), 100)));
     // The process ends after it has sent a page, and before it has said so.

@@ -43,14 +43,14 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "an import ends with the first page of a list",
         file: IMPORT,
-        find: "Some(page) => Some(Reached { page, failures: 0, sent, ..reached }),",
-        replace: "Some(_) => lists.get(1).map(Reached::start),",
+        find: "let next = match page.next {",
+        replace: "let next = match page.next.filter(|_| false) {",
     },
     Fault {
         name: "an import goes on though the queue did not accept its objects",
         file: IMPORT,
-        find: "return later(import, &reached, now() + PAUSE, error.to_string(), imported);",
-        replace: "let _ = error;",
+        find: "if let Err(error) = sent {",
+        replace: "if let (Err(error), true) = (sent, false) {",
     },
     Fault {
         name: "an imported object is as old as its event",

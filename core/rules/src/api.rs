@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use hookmill_core::outbound::{Provider, Purpose};
 use hookmill_core::time::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -193,16 +194,22 @@ pub fn page<'a>(
     page: &str,
     body: &'a str,
 ) -> Result<Page<'a>, String> {
-    let unreadable = |error: serde_json::Error| format!("the response is not a list: {error}");
+    let unreadable = |error: serde_json::Error| {
+        format!("the response is not a list (line {}, column {})", error.line(), error.column())
+    };
+    // To go on would lose what comes after it.
+    let without_objects = || "the response says that there is more, and has no objects".to_owned();
     match provider {
         // https://developer.paddle.com/api-reference/about/pagination
         Provider::Paddle => {
             let Paddle { data, meta: PaddleMeta { pagination } } =
                 serde_json::from_str(body).map_err(unreadable)?;
             // The key is for the configured API, whatever host the URL names.
-            let next = pagination.next.filter(|_| pagination.has_more);
-            let next = next.map(|url| path_of(&url).ok_or("the next page has no path"));
-            Ok(Page { objects: data, next: next.transpose()? })
+            if !pagination.has_more {
+                return Ok(Page { objects: data, next: None });
+            }
+            let next = pagination.next.as_deref().and_then(path_of).filter(|_| !data.is_empty());
+            Ok(Page { objects: data, next: Some(next.ok_or_else(without_objects)?) })
         }
         // https://clerk.com/docs/reference/backend-api: some lists are arrays, others have a member with one. Offsets count
         // objects.
@@ -220,9 +227,13 @@ pub fn page<'a>(
         // https://docs.stripe.com/api/pagination
         _ => {
             let Stripe { data, has_more } = serde_json::from_str(body).map_err(unreadable)?;
-            let last = data.last().map(|object| id(object)).transpose()?;
-            let next = last.filter(|_| has_more).map(|id| format!("{list}&starting_after={id}"));
-            Ok(Page { objects: data, next })
+            if !has_more {
+                return Ok(Page { objects: data, next: None });
+            }
+            let last = id(data.last().ok_or_else(without_objects)?);
+            let last = last.ok_or("the last object of the page has no `id`")?;
+            let next = format!("{list}&starting_after={}", in_url(&last));
+            Ok(Page { objects: data, next: Some(next) })
         }
     }
 }
@@ -265,22 +276,19 @@ fn path_of(url: &str) -> Option<String> {
 }
 
 /// The id of an object.
-///
-/// # Errors
-///
-/// If it has none, or one that is not safe in a URL.
-pub fn id(object: &RawValue) -> Result<String, String> {
+pub fn id(object: &RawValue) -> Option<String> {
     #[derive(Deserialize)]
     struct Identified {
         id: String,
     }
     let found = serde_json::from_str::<Identified>(object.get());
-    let Identified { id } = found.map_err(|_| "an object has no `id`".to_owned())?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if id.is_empty() || !id.chars().all(plain) {
-        return Err("the `id` of an object has unusual characters".to_owned());
-    }
-    Ok(id)
+    found.ok().map(|Identified { id }| id).filter(|id| !id.is_empty())
+}
+
+/// A text as a part of a URL. Users choose some ids, such as those of Stripe's products.
+pub fn in_url(text: &str) -> String {
+    const OTHERS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, OTHERS).to_string()
 }
 
 /// The body of an event with this object; the other members are `rest`.

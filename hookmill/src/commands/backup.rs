@@ -92,7 +92,7 @@ pub fn restore(arguments: &Restore) -> anyhow::Result<()> {
         );
     }
     if imports > 0 {
-        note!("{imports} imports start again; objects that were applied stay as they are");
+        note!("{imports} imports start again; no object is applied twice");
     }
     note!("restored the backup to {}; `hookmill serve` continues from there", to.display());
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -206,8 +207,8 @@ fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
         if ended && (applied + failed >= sent || replay["state"] != "done") {
             bar.abandon();
             note!("{}: {sent} sent, {applied} applied, {failed} failed", text(&replay["state"]));
-            if let Some(error) = replay["error"].as_str() {
-                note!("{error}");
+            if let Some(error) = replay["error"].as_str().filter(|_| replay["state"] == "paused") {
+                bail!("{error}");
             }
             let total = number(&replay, "total");
             if replay["state"] == "done" && sent < total {

@@ -424,12 +424,11 @@ impl Sending {
             let alerts = SendAlerts { store: store.clone(), queue, fetch: out, alarm };
             runner.start(tasks, "alerts".to_owned(), alerts, Arc::default());
         }
-        if !apis.is_empty() {
-            let (queue, objects) = imports;
-            let (store, config) = (store.clone(), config.clone());
-            let ask = AskApis { store, fetch: client, config, apis, queue, objects };
-            runner.start(tasks, "APIs".to_owned(), ask, runner.outbox.clone());
-        }
+        // Also without an API, so that it pauses an import whose source has none any more.
+        let (queue, objects) = imports;
+        let (store, config) = (store.clone(), config.clone());
+        let ask = AskApis { store, fetch: client, config, apis, queue, objects };
+        runner.start(tasks, "APIs".to_owned(), ask, runner.outbox.clone());
     }
 }
 

@@ -43,6 +43,7 @@ impl HttpClient {
         for (name, value) in authorization.iter().chain(&request.headers) {
             headers.set(name, value)?;
         }
+        let reads = request.method == ApiMethod::Get;
         let (method, body) = match request.method {
             ApiMethod::Get => (Method::Get, None),
             ApiMethod::Post => (Method::Post, Some(request.body.into())),
@@ -63,8 +64,11 @@ impl HttpClient {
         let retry_after = response.headers().get("retry-after")?;
         let message_id = response.headers().get("x-message-id")?;
         let date = response.headers().get("date")?;
-        // The part that arrived before the connection broke is the response; the status decides.
-        let body = response.text().await.unwrap_or_default();
+        // After a request that changes something, the status decides, whatever arrived. A part of an object is of no use.
+        let body = match response.text().await {
+            Err(error) if reads => return Err(error),
+            body => body.unwrap_or_default(),
+        };
         Ok(ApiResponse { status, retry_after, message_id, date, body })
     }
 }

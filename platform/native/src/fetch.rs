@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTING: Duration = Duration::from_secs(5);
 /// The maximum size of a response that is read, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
+/// The same for a page of a list, which is of no use without its end.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// An HTTP client. It respects `HTTPS_PROXY` and similar variables.
 #[derive(Clone, Debug)]
@@ -55,7 +57,20 @@ impl HttpClient {
     }
 }
 
-/// The part of the body that arrived before the connection broke.
+/// The whole body.
+async fn read_whole(mut response: reqwest::Response) -> Result<String, FetchError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > PAGE_BYTES {
+            let error = format!("the response is larger than {} MiB", PAGE_BYTES >> 20);
+            return Err(FetchError::NoAnswer(error));
+        }
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// The part of the body that arrived before the connection broke: after a request that changes something, the status decides.
 async fn read(mut response: reqwest::Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -87,8 +102,11 @@ impl Fetch for HttpClient {
         let (retry_after, message_id) = (header("retry-after"), header("x-message-id"));
         let date = header("date");
         let status = response.status().as_u16();
-        // The part that arrived before the connection broke is the response; the status decides.
-        Ok(ApiResponse { status, retry_after, message_id, date, body: read(response).await })
+        let body = match request.method {
+            Method::Get => read_whole(response).await?,
+            Method::Post => read(response).await,
+        };
+        Ok(ApiResponse { status, retry_after, message_id, date, body })
     }
 }
 

@@ -86,7 +86,7 @@ fn source(provider: &Provider, first: bool) -> String {
     }
     if let Some(key) = api_key(provider) {
         text += &comment(&format!(
-            "If nothing else decides between two events, Hookmill fetches the object from the API of {}.",
+            "The API of {}: `hookmill import` loads the objects that it has. If nothing else decides between two events, Hookmill fetches the object.",
             provider.title
         ));
         text += &format!("# api = {{ key = \"env:{key}\" }}\n");
