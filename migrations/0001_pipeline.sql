@@ -21,7 +21,8 @@ CREATE TABLE events (
     received_at INTEGER NOT NULL,
     applied_at INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
-    -- Which of the source's secrets had signed it, from 0 in the order of hookmill.toml.
+    -- Which of the source's secrets had signed it, from 0 in the order of hookmill.toml; -1 for what comes from the provider's API,
+    -- which nothing signs.
     secret INTEGER NOT NULL,
     -- JSON: the rows that its rules name, [table, {column: value}] each, by their keys. A later event may have written them since.
     rows TEXT,
@@ -437,6 +438,25 @@ CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused'
 CREATE INDEX replays_planned ON replays (planned_at);
 CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
 CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
+
+-- What is known of the logs of events of providers: events that were never delivered are found there.
+CREATE TABLE sweeps (
+    source TEXT NOT NULL PRIMARY KEY,
+    -- Of the events before this time, every one is applied, waits, or was found.
+    swept_to INTEGER NOT NULL,
+    -- Of the sweep under way: it looks for events before this time, and this page is next; NULL between two sweeps.
+    until INTEGER,
+    page TEXT,
+    -- When the next request is due; while one is under way, when its process is taken to be gone.
+    due_at INTEGER NOT NULL,
+    -- Requests in a row that failed, and why the last one did.
+    failures INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    -- How many events were found, ever and in the last complete sweep, and when that ended.
+    found INTEGER NOT NULL DEFAULT 0,
+    found_last INTEGER NOT NULL DEFAULT 0,
+    swept_at INTEGER
+) STRICT, WITHOUT ROWID;
 
 -- Operations
 

@@ -250,8 +250,15 @@ const HISTORY: [(&str, &str); 37] = [
 ];
 
 /// Tables with few rows by design, however long Hookmill runs.
-const BOUNDED: [&str; 6] =
-    ["admin_failures", "admin_tokens", "alerts", "outbox_senders", "outbox_usage", "rejections"];
+const BOUNDED: [&str; 7] = [
+    "admin_failures",
+    "admin_tokens",
+    "alerts",
+    "outbox_senders",
+    "outbox_usage",
+    "rejections",
+    "sweeps",
+];
 
 /// A database with the tables of the pipeline alone.
 fn pipeline() -> Connection {
@@ -317,7 +324,7 @@ fn delivery(source: &str, kind: &str, id: &str, body: &[u8]) -> Delivery {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: Some("1".into()),
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body) }
@@ -443,7 +450,7 @@ fn presets() {
 }
 
 /// The parts that the rules of these tests need.
-const HEAD: &str = "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\n\
+const HEAD: &str = "[sources.s]\nscheme = \"stripe\"\nsecrets = [\"env:SECRET\"]\napi = { key = \"env:API_KEY\" }\nsweep = \"1h\"\n\
          [limits]\nrows_per_event = 1000000\nbytes_per_event = \"256MiB\"\n\
          [database]\nmigrations = \"app\"\n\
          [email]\nprovider = \"resend\"\nfrom = \"a@example.com\"\n\

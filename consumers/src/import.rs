@@ -13,7 +13,7 @@ use hookmill_core::api_version;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::to_json;
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
+use hookmill_core::message::{BodyForm, Envelope, FromApi, VERSION, Verified};
 use hookmill_core::objects::{Objects, message};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::queue::Queue;
@@ -27,6 +27,7 @@ use hookmill_dlq::replay::next;
 use hookmill_rules::api::{self, List, Listed, id, lists, lists_of, snapshot, with_object};
 use serde::{Deserialize, Serialize};
 
+use crate::missed::{self, Swept};
 use crate::refetch::{self, ACCOUNT, Apis, Fetched};
 use crate::retry::delay;
 
@@ -98,8 +99,9 @@ pub async fn resume<S: Store>(store: &S, now: Timestamp) -> Result<(), StoreErro
     store.execute(vec![resume_imports(now)]).await.map(drop)
 }
 
-/// Fetches the objects that are due ([`refetch::round`]). Then it requests one page of one import that is due, and puts its
-/// objects on the queue. Both are leased in one transaction, so that having nothing to do takes one.
+/// Fetches the objects that are due ([`refetch::round`]). Then it requests one page of one sweep ([`crate::missed`]) and one
+/// page of one import that are due, and puts what it finds on the queue. All are leased in one transaction, so that having
+/// nothing to do takes one.
 ///
 /// A crash between any two steps leaves a state that the next round can resume: the page is requested again, and the ledger
 /// rejects the objects that were sent.
@@ -113,14 +115,25 @@ pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
     (queue, objects): (&Q, &O),
     (config, apis): (&Consumers, &Apis),
     now: impl Fn() -> Timestamp,
-) -> Result<(Fetched, Imported), StoreError> {
+) -> Result<(Fetched, Imported, Swept), StoreError> {
     let providers = providers(config);
-    let take = providers.take(now(), config.retry.longest());
+    let start = now();
+    // A sweep has few requests, and comes before an import.
+    let mut take = missed::take(config, start);
+    let of_sweeps = take.len();
+    take.extend(providers.take(start, config.retry.longest()));
     let (fetched, rows) = refetch::round_with(store, fetch, config, apis, &now, take).await?;
+    let (of_sweeps, rows) = rows.split_at(of_sweeps.min(rows.len()));
+    let swept = match missed::taken(of_sweeps)? {
+        (Some(sweep), _) => {
+            missed::step((store, fetch), (queue, objects), (config, apis), sweep, &now).await?
+        }
+        (None, next) => Swept { next, ..Swept::default() },
+    };
     let mut imported = Imported::default();
-    let Some(import) = taken(&rows)? else {
+    let Some(import) = taken(rows)? else {
         imported.next = next(rows.last())?;
-        return Ok((fetched, imported));
+        return Ok((fetched, imported, swept));
     };
     let progress = match plan(config, apis, &import) {
         Ok(None) => done(&import.id, now()),
@@ -133,7 +146,7 @@ pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
     };
     let rows = store.execute(vec![progress, providers.next()]).await?;
     imported.next = next(rows.last())?;
-    Ok((fetched, imported))
+    Ok((fetched, imported, swept))
 }
 
 /// The configured APIs, for the statements.
@@ -416,7 +429,7 @@ async fn messages<O: Objects>(
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: None,
-            snapshot_at: Some(answer.started),
+            from_api: Some(FromApi::Object { at: answer.started }),
             body: BodyForm::Text,
         };
         let text = message(store, &mut envelope, body.as_bytes()).await;

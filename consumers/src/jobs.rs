@@ -84,7 +84,8 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     step
 }
 
-/// Sends requests to providers' APIs: fetches objects that events leave open, and puts the objects of imports on the queue.
+/// Sends requests to providers' APIs: fetches objects that events leave open, looks for events that were never delivered, and
+/// puts the objects of imports on the queue.
 #[derive(Debug)]
 pub struct AskApis<S, F, C, Q, O> {
     /// The store.
@@ -116,9 +117,11 @@ where
     async fn step(&self, now: fn() -> Timestamp) -> Result<Step, StoreError> {
         let Self { store, fetch, config, apis, queue, objects } = self;
         let round = import::round(store, fetch, (queue, objects), (config.borrow(), apis), now);
-        let (Fetched { applied, problems, next }, imported) = round.await?;
-        let mut step =
-            Step { next: next.into_iter().chain(imported.next).min(), ..Step::default() };
+        let (Fetched { applied, problems, next }, imported, swept) = round.await?;
+        let mut step = Step {
+            next: next.into_iter().chain(imported.next).chain(swept.next).min(),
+            ..Step::default()
+        };
         if applied > 0 {
             let fields = Fields { count: Some(applied.to_string()), ..Fields::default() };
             step.log.push(Entry::debug("fetched and applied objects", fields));
@@ -127,7 +130,12 @@ where
             let (id, count) = (Some(id), Some(count.to_string()));
             step.log.push(Entry::debug("imported", Fields { id, count, ..Fields::default() }));
         }
-        let problems = problems.into_iter().chain(imported.problem);
+        if let Some((source, count)) = swept.found {
+            let (source, count) = (Some(source), Some(count.to_string()));
+            let fields = Fields { source, count, ..Fields::default() };
+            step.log.push(Entry::warn("found events that were never delivered", fields));
+        }
+        let problems = problems.into_iter().chain(imported.problem).chain(swept.problem);
         step.log.extend(problems.map(|text| Entry::warn(text, Fields::default())));
         Ok(step)
     }

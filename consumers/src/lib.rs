@@ -22,6 +22,7 @@ pub mod explain;
 pub mod import;
 pub mod jobs;
 pub mod log;
+pub mod missed;
 pub mod outbox;
 mod plan;
 mod process_batch;

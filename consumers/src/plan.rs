@@ -12,7 +12,7 @@ use hookmill_core::email::{address_key, number};
 use hookmill_core::hash::sha256_hex;
 use hookmill_core::json::{push_json, to_json};
 use hookmill_core::limits::{EMAIL_BYTES, SQL_PARAMS};
-use hookmill_core::message::Envelope;
+use hookmill_core::message::{Envelope, FromApi};
 use hookmill_core::panics::caught;
 use hookmill_core::store::{Param, Rows, Statement};
 use hookmill_core::time::Timestamp;
@@ -287,21 +287,31 @@ fn writes(
     ledger.values(&(&envelope.kind, fate.as_str(), envelope.received_at));
     let event_row = ledger.so_far();
     let named = (!named.is_empty()).then_some(named);
-    ledger.values(&(delivery.attempts, envelope.verified.secret, named));
+    let secret = match envelope.from_api {
+        Some(_) => NOT_SIGNED,
+        None => i64::try_from(envelope.verified.secret).unwrap_or(i64::MAX),
+    };
+    ledger.values(&(delivery.attempts, secret, named));
     let is_kept = config.keep_messages && envelope.generation == 0;
     let message = is_kept.then(|| delivery.text.clone());
     let (ledger, event) = (ledger.end(), EventKey::of(envelope));
     Ok(Writes { index, event, fate, rows, ledger, event_row, message, counts })
 }
 
-/// Whether a matching rule runs. In a reprocessing, only the rules that it names run, or without names the repeatable ones.
+/// Whether a matching rule runs. Nothing is sent for an event that was found late. In a reprocessing or an import, only the rules that it names run, or without names the repeatable ones.
 fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
+    let sends = matches!(rule.effect, Effect::Send { .. });
     match envelope.rules.as_slice() {
-        _ if envelope.generation == 0 => true,
+        _ if envelope.generation == 0 => {
+            !sends || envelope.from_api != Some(FromApi::Event { late: true })
+        }
         [] => rule.effect.word().is_repeatable(),
         named => named.contains(&rule.name),
     }
 }
+
+/// In the ledger, in place of a secret: what comes from an API.
+const NOT_SIGNED: i64 = -1;
 
 /// The maximum size of numbers and punctuation in a row, so that its buffer need not grow.
 const ROOM: usize = 128;
@@ -585,7 +595,7 @@ impl<'e> RowBuilder<'e> {
         let path = id.first().and_then(|id| path(refetch.provider, kind, id));
         // A snapshot ties with no event. An incomplete list is fetched in any case.
         let is_fetched = order.is_some_and(|order| match order.extent {
-            Extent::Whole => self.envelope.snapshot_at.is_none(),
+            Extent::Whole => self.snapshot_at().is_none(),
             Extent::Part => true,
             Extent::Deleted => false,
         });
@@ -601,6 +611,14 @@ impl<'e> RowBuilder<'e> {
         Ok(())
     }
 
+    /// When the object was requested, if this is one from an API.
+    const fn snapshot_at(&self) -> Option<Timestamp> {
+        match self.envelope.from_api {
+            Some(FromApi::Object { at }) => Some(at),
+            Some(FromApi::Event { .. }) | None => None,
+        }
+    }
+
     /// How the event's row compares with others. A snapshot outranks every event of its version, but no deletion.
     fn order(
         &self,
@@ -612,7 +630,7 @@ impl<'e> RowBuilder<'e> {
         let order = guard.order(scope, guard.deletes(scope));
         let order = order.map_err(|error| value_error(rule, error))?;
         let order = order.ok_or_else(|| missing(rule, "the version", &guard.version))?;
-        let precedence = self.envelope.snapshot_at.map_or(order.precedence, Timestamp::millis);
+        let precedence = self.snapshot_at().map_or(order.precedence, Timestamp::millis);
         Ok(Some(Order { precedence, ..order }))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hookmill_config::{Api, Consumers};
 use hookmill_core::fetch::{Fetch, FetchError};
-use hookmill_core::message::{BodyForm, Envelope, VERSION, Verified};
+use hookmill_core::message::{BodyForm, Envelope, FromApi, VERSION, Verified};
 use hookmill_core::outbound::{ApiRequest, ApiResponse, Authorization, Method, Provider};
 use hookmill_core::panics::caught;
 use hookmill_core::params;
@@ -517,7 +517,7 @@ fn applied(
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
-        snapshot_at: Some(start),
+        from_api: Some(FromApi::Object { at: start }),
         body: BodyForm::Text,
     };
     let describe = |fate: Fate| match fate {

@@ -163,6 +163,7 @@ impl World {
             program: Program::default(),
             apis: BTreeMap::new(),
             api_versions: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
             limits: Limits::default(),
             keep_messages: false,
             alerts: None,

@@ -37,7 +37,7 @@ pub struct Envelope {
     pub kind: String,
     /// When ingress received it.
     pub received_at: Timestamp,
-    /// How it was verified. A replay does not check timestamps again; this is the evidence.
+    /// How it was verified; without meaning for what comes from an API. A replay does not check timestamps again; this is the evidence.
     pub verified: Verified,
     /// 0 for the original event; the number of the reprocessing or import otherwise.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -52,16 +52,31 @@ pub struct Envelope {
     /// The API version that the provider states, if the source says where: see [`mod@crate::api_version`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_version: Option<String>,
-    /// For an object from the provider's API: when Hookmill requested it. Its rows outrank those of every event of the same
-    /// version.
+    /// What Hookmill has fetched from the provider's API; none for an event that the provider sent. Nothing signs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshot_at: Option<Timestamp>,
+    pub from_api: Option<FromApi>,
     /// The location of the body.
     pub body: BodyForm,
 }
 
 fn is_zero(generation: &u32) -> bool {
     *generation == 0
+}
+
+/// What a message from a provider's API is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromApi {
+    /// An object, as it was when Hookmill requested it. Its rows outrank those of every event of the same version.
+    Object {
+        /// The time of the request.
+        at: Timestamp,
+    },
+    /// An event that the provider had not delivered.
+    Event {
+        /// Whether it is too old to send anything for it.
+        late: bool,
+    },
 }
 
 /// The evidence of a verification.
@@ -279,7 +294,7 @@ mod tests {
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: None,
-            snapshot_at: None,
+            from_api: None,
             body: BodyForm::Text,
         }
     }

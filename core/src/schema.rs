@@ -106,7 +106,7 @@ pub const SUPPRESSIONS: &str = "suppressions";
 pub const GROUP_SUPPRESSIONS: &str = "group_suppressions";
 
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 25] = [
+pub const OWN_TABLES: [&str; 26] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -132,6 +132,7 @@ pub const OWN_TABLES: [&str; 25] = [
     "rule_counts",
     "stale_bodies",
     SUPPRESSIONS,
+    "sweeps",
 ];
 
 impl Table {

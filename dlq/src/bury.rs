@@ -170,7 +170,7 @@ mod tests {
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: None,
-            snapshot_at: None,
+            from_api: None,
             body: BodyForm::Text,
         };
         let letter = |envelope| Letter {

@@ -59,7 +59,7 @@ fn envelope(n: usize) -> Envelope {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     }
 }

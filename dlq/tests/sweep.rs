@@ -371,7 +371,7 @@ fn large(event: u8, body: u8) -> (String, String) {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     };
     let key = format!("s/{event}{body}");

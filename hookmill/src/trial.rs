@@ -256,7 +256,7 @@ fn envelope(source: &str, (id, kind): (&str, &str), received_at: Timestamp) -> E
         rules: Vec::new(),
         headers: Headers::new(),
         api_version: None,
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     }
 }

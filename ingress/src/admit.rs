@@ -154,7 +154,7 @@ pub fn admit<'r>(
             rules: Vec::new(),
             headers: headers.clone(),
             api_version: event.api_version,
-            snapshot_at: None,
+            from_api: None,
             body: BodyForm::Text,
         };
         (envelope, event.body)

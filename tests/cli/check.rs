@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hookmill_tests::folder;
 
-use crate::{command, hookmill, readme_block, shown, with_example};
+use crate::{command, hookmill, readme_block, shown, with_example, with_files};
 
 /// A folder with the example configuration and this repository's Workers.
 fn with_workers() -> tempfile::TempDir {
@@ -1403,6 +1403,32 @@ set = { z = "data.object.customer", b = "data." }
         | ^
     1 error in the configuration
     "#);
+}
+
+#[test]
+fn a_note_says_which_rules_an_import_does_not_fill() {
+    let rule = |name: &str, on: &str| {
+        format!(
+            "[[rules]]\nname = \"{name}\"\non = {on}\ntable = \"{name}\"\nkey = {{ id = \"data.object.id\" }}\nversion = {{ unix_seconds = \"created\" }}\n"
+        )
+    };
+    let config = "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:A\"]\napi = { key = \"env:B\" }\n[database]\nmigrations = \"app\"\n".to_owned()
+        + &rule("paid", "\"stripe:invoice.paid\"")
+        + &rule("customers_too", "\"stripe:customer.*\"")
+        + &rule("subscribed", "[\"stripe:customer.subscription.created\", \"stripe:customer.subscription.updated\"]");
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id TEXT PRIMARY KEY, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL, _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;\n"
+        )
+    };
+    let tables = ["paid", "customers_too", "subscribed"].map(table).concat();
+    let folder = with_files(&config, &tables, &[]);
+    let shown = shown(folder.path(), &["check"]);
+    let notes: Vec<_> = shown.lines().filter(|line| line.contains("import")).collect();
+    insta::assert_snapshot!(notes.join("\n"), @r#"
+note: hookmill.toml:10:9: rule "paid".table: `hookmill import stripe` fills this table without the objects of `invoices`
+  hint: an import shows each object as `invoice.updated`; if the rule should see it, add "stripe:invoice.updated" to `on`
+"#);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! An import loads what the provider had before its first webhook, and changes nothing else.
+//! An import loads what the provider had before its first webhook, and changes nothing else. A sweep finds the events that never
+//! arrived.
 
 use hookmill_tests::api::{Api, Mood};
 use hookmill_tests::event::stripe;
@@ -99,4 +100,53 @@ fn an_import_without_the_right_to_read_pauses_and_resumes() {
     ] {
         assert_eq!(operator.post("/imports", &body).status, status, "{body}");
     }
+}
+
+#[test]
+fn an_event_that_was_never_delivered_is_found() {
+    let api = Api::start();
+    let now = hookmill_tests::event::now().seconds();
+    let logged = |id: &str, kind: &str, ago: i64| {
+        let object =
+            json!({ "id": id, "amount": 1, "to": format!("{id}@example.com"), "name": id });
+        json!({ "id": id, "object": "event", "type": kind, "created": now - ago, "data": { "object": object } })
+    };
+    let log = [
+        logged("evt_unknown", "test.counted", 1_000),
+        logged("evt_delivered", "test.counted", 1_100),
+        logged("evt_mailed", "test.mailed", 1_200),
+    ];
+    let pipeline = Pipeline::with_api(&api);
+    let delivered = json!({ "id": "evt_delivered", "amount": 1 });
+    accepted(
+        &pipeline,
+        &stripe("test.counted", "evt_delivered", now - 1_100, delivered).to("swept"),
+    );
+    pipeline.settle();
+    api.lists("/v1/events", log.to_vec());
+    pipeline.sql("UPDATE sweeps SET due_at = 0");
+    let pipeline = pipeline.after_a_minute();
+    let tallies = "SELECT id FROM tallies WHERE events = 1 ORDER BY id";
+    eventually("all are applied", || {
+        let found = pipeline.sql(tallies);
+        (found == [["evt_delivered"], ["evt_unknown"]]).then_some(())
+    });
+    eventually("the email is sent", || {
+        (api.accepted() == ["evt_mailed@example.com"]).then_some(())
+    });
+    let sweep = operator(&pipeline).get("/stats").json()["sweeps"][0].clone();
+    assert_eq!((&sweep["source"], &sweep["found"]), (&"swept".into(), &2.into()), "{sweep}");
+    // After days without us, what is found changes rows and sends nothing.
+    let mut log = log.to_vec();
+    log.push(logged("evt_late", "test.counted", 200_000));
+    log.push(logged("evt_late_mail", "test.mailed", 200_000));
+    api.lists("/v1/events", log);
+    pipeline.sql(&format!("UPDATE sweeps SET due_at = 0, swept_to = {}", (now - 250_000) * 1_000));
+    let pipeline = pipeline.after_a_minute();
+    eventually("it is applied", || {
+        (value(&pipeline, "SELECT count(*) FROM events WHERE id LIKE 'evt_late%'") == 2)
+            .then_some(())
+    });
+    assert_eq!(value(&pipeline, "SELECT count(*) FROM tallies WHERE events = 1"), 3);
+    assert_eq!(api.accepted(), ["evt_mailed@example.com"]);
 }

@@ -148,7 +148,7 @@ impl Event {
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: body["api_version"].as_str().map(ToOwned::to_owned),
-            snapshot_at: None,
+            from_api: None,
             body: BodyForm::Text,
         }
     }

@@ -113,7 +113,7 @@ pub fn event(id: &str, kind: &str, body: &str, attempts: u32) -> Delivery {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     };
     Delivery { attempts, text: encode(&mut envelope, body.as_bytes()) }

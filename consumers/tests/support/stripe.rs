@@ -49,7 +49,7 @@ pub fn delivery(body: &str) -> Delivery {
         rules: Vec::new(),
         headers: BTreeMap::new(),
         api_version: None,
-        snapshot_at: None,
+        from_api: None,
         body: BodyForm::Text,
     };
     Delivery { attempts: 1, text: encode(&mut envelope, body.as_bytes()) }

@@ -1,6 +1,7 @@
 //! From the text of hookmill.toml to a [`Config`], or to every error in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use hookmill_core::outbound::Provider;
 use hookmill_core::schema::Schema;
@@ -36,6 +37,8 @@ pub struct Config {
     pub apis: BTreeMap<String, Api>,
     /// By source: the API versions that its rules are made for, if they are configured.
     pub api_versions: BTreeMap<String, Vec<String>>,
+    /// By source: the time between two sweeps, if they are configured.
+    pub sweeps: BTreeMap<String, Duration>,
     /// The rules of the presets, and `[[rules]]`.
     pub rules: Vec<RuleDecl>,
     /// `[retry]`.
@@ -250,6 +253,7 @@ impl FileKeys {
             redact: BTreeMap::new(),
             apis: BTreeMap::new(),
             api_versions: BTreeMap::new(),
+            sweeps: BTreeMap::new(),
             rules: Vec::new(),
             retry: self.retry,
             limits: self.limits,
@@ -275,6 +279,7 @@ impl FileKeys {
             config.presets.extend(source.preset.map(|preset| (name.clone(), preset)));
             config.apis.extend(source.api.map(|api| (name.clone(), api)));
             config.unmatched.insert(name.clone(), source.unmatched);
+            config.sweeps.extend(source.sweep.map(|sweep| (name.clone(), sweep)));
             config.api_versions.extend(source.api_versions.map(|known| (name.clone(), known)));
             config.redact.insert(name, source.redact);
             config.ingress.sources.extend(source.source);

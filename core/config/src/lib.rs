@@ -150,6 +150,8 @@ pub struct Consumers {
     pub apis: BTreeMap<String, Api>,
     /// By source: the API versions that it expects, if they are configured.
     pub api_versions: BTreeMap<String, Vec<String>>,
+    /// By source: the time between two sweeps of its provider's log of events, if they are configured.
+    pub sweeps: BTreeMap<String, Duration>,
     /// Whether Hookmill keeps messages of applied events.
     pub keep_messages: bool,
     /// How emails are sent, if configured.

@@ -11,6 +11,7 @@ use hookmill_keys::kind::{
     secret, table, table_or, text, whole,
 };
 use hookmill_keys::{Document, Item, Kind, Located, Section, Table, days, flatten, keys, seconds};
+use hookmill_rules::api::log;
 use hookmill_rules::preset::{PRESETS, Preset};
 use hookmill_rules::{Path, PlainPath, Reads, Step, Unmatched, api};
 use serde_json::{Value, json};
@@ -118,6 +119,10 @@ keys! {
         /// if an event has only a part of a list; and `hookmill import` loads all objects.
         api: Option<ObjectsApiKeys> =
             table("a table: { key = \"env:STRIPE_API_KEY\" }").optional().example("{ key = \"env:STRIPE_API_KEY\" }"),
+        /// How often Hookmill reads the log of events in the API of Stripe or Paddle, and applies those that were never delivered.
+        /// See docs/complete.md.
+        sweep: Option<Located<Duration>> =
+            duration(seconds(300)..=days(1)).located().optional().example("\"1h\""),
         /// The versions of the provider's API that your rules are made for. Hookmill applies events of other versions as well, and
         /// warns about them in the log, in the metrics and in the dashboard. For Stripe, Shopify, Twilio and Zendesk, and for sources
         /// whose `event` has an `api_version`.
@@ -687,6 +692,8 @@ pub(crate) struct SourceDecl {
     pub(crate) unmatched: Unmatched,
     pub(crate) redact: Vec<Redaction>,
     pub(crate) api: Option<Api>,
+    /// The time between two sweeps.
+    pub(crate) sweep: Option<Duration>,
     /// The expected API versions, if they are configured.
     pub(crate) api_versions: Option<Vec<String>>,
 }
@@ -751,6 +758,7 @@ impl SourceKeys {
             unmatched,
             mut redact,
             api,
+            sweep,
             api_version,
             signing,
             challenge_token,
@@ -775,6 +783,15 @@ impl SourceKeys {
         let api = api.zip(provider).map(|(keys, provider)| {
             ApiKeys { key: keys.key, rate: keys.rate, url: keys.url }.api(provider)
         });
+        if let Some(sweep) = sweep.as_ref().filter(|_| section.at("api").is_none()) {
+            let problem = sweep.error("a sweep needs the API of the source");
+            section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
+        }
+        if let (Some(sweep), Some(provider)) = (&sweep, provider.filter(|p| log(*p).is_none())) {
+            let name = provider.facts().title;
+            let problem = sweep.error(format!("the API of {name} has no log of events"));
+            section.report(problem.hint("remove `sweep`; it is supported for Stripe and Paddle"));
+        }
         let public_url = signing.public_url.as_ref().map(|url| url.value.clone());
         let answer = signing.response.as_ref().map(ResponseKeys::answer);
         let challenge = signing.challenge.as_ref().map(|keys| keys.value.challenge());
@@ -829,7 +846,8 @@ impl SourceKeys {
             rate_limit,
         });
         let api_versions = api_version.map(|versions| versions.value);
-        SourceDecl { source, preset, unmatched, redact, api, api_versions }
+        let sweep = sweep.map(|sweep| sweep.value);
+        SourceDecl { source, preset, unmatched, redact, api, sweep, api_versions }
     }
 }
 

@@ -26,6 +26,7 @@ const SAMPLES: [&str; 15] = [
     unmatched = "ignore"
     redact = ["a.b"]
     api = { key = "env:B", rate = 10, url = "https://a.test" }
+    sweep = "1h"
     api_version = ["2024-06-20"]
     tolerance = "5m"
     future_tolerance = "5m"

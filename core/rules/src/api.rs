@@ -2,6 +2,7 @@
 //! object.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hookmill_core::outbound::{Provider, Purpose};
 use hookmill_core::time::Timestamp;
@@ -172,6 +173,86 @@ pub fn lists_of(program: &Program, source: &str, provider: Provider) -> impl Ite
         let mut rules = program.matching(source, &list.event_type);
         rules.any(|(_, rule)| rule.effect.word().is_repeatable())
     })
+}
+
+/// A provider's log of events, the newest first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// How far it goes back.
+    pub window: Duration,
+    provider: Provider,
+}
+
+/// The log of a provider's events, if its API has one: <https://docs.stripe.com/api/events/list>,
+/// <https://developer.paddle.com/api-reference/events/list-events>.
+pub const fn log(provider: Provider) -> Option<Log> {
+    const DAY: u64 = 24 * 60 * 60;
+    match provider {
+        Provider::Stripe => Some(Log { window: Duration::from_secs(30 * DAY), provider }),
+        Provider::Paddle => Some(Log { window: Duration::from_secs(90 * DAY), provider }),
+        _ => None,
+    }
+}
+
+impl Log {
+    /// The path of the first page with events from `from` on, and before `until`. Paddle has no filter by time, so its pages
+    /// go on beyond.
+    pub fn path(self, from: Timestamp, until: Timestamp) -> String {
+        match self.provider {
+            Provider::Paddle => "/events?per_page=200&order_by=id%5BDESC%5D".to_owned(),
+            _ => format!(
+                "/v1/events?limit=100&created%5Bgte%5D={}&created%5Blt%5D={}",
+                from.seconds(),
+                until.seconds()
+            ),
+        }
+    }
+}
+
+/// An event of a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Logged {
+    /// Its id.
+    pub id: String,
+    /// Its type.
+    pub event_type: String,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
+/// Reads what a log says of an event besides its body.
+///
+/// # Errors
+///
+/// A sentence, if it is no event.
+pub fn logged(provider: Provider, event: &RawValue) -> Result<Logged, String> {
+    #[derive(Deserialize)]
+    struct Stripe {
+        id: String,
+        r#type: String,
+        created: i64,
+    }
+    #[derive(Deserialize)]
+    struct Paddle {
+        event_id: String,
+        event_type: String,
+        occurred_at: String,
+    }
+    let unreadable = |_| "the response has something that is no event".to_owned();
+    match provider {
+        Provider::Paddle => {
+            let Paddle { event_id, event_type, occurred_at } =
+                serde_json::from_str(event.get()).map_err(unreadable)?;
+            let at = Timestamp::parse_rfc3339(&occurred_at);
+            let at = at.ok_or("an event has a time that is not RFC 3339")?;
+            Ok(Logged { id: event_id, event_type, at })
+        }
+        _ => {
+            let Stripe { id, r#type: event_type, created } =
+                serde_json::from_str(event.get()).map_err(unreadable)?;
+            Ok(Logged { id, event_type, at: Timestamp::from_seconds(created) })
+        }
+    }
 }
 
 /// A page of a list.

@@ -426,6 +426,7 @@ async function overview(page, _parts, query) {
       tally("Dead letters by reason", ["Reason", "Letters"], dead.reasons, ({ reason, count }) => [element("a", { href: address("#/dead-letters", { reason }) }, reason), counted(count)], "None."),
       tally("Outbox", ["Channel", "State", "Count"], stats.outbox, ({ channel, state, count }) => [channel, element("a", { href: address("#/outbox", { channel, state }) }, badge(state)), counted(count)], "Nothing waits, and nothing failed."),
       tally("Rejections in this window", ["Source", "Reason", "Requests"], stats.rejections, ({ source, reason, count }) => [source || "none", element("a", { href: address("#/rejections", { source, reason }) }, reason), number(count)], "None."),
+      ...(stats.sweeps.length ? [tally("Events that were never delivered", ["Source", "Found", "Complete up to"], stats.sweeps, ({ source, found, found_last: last, swept_to: to, error }) => [source, `${number(found)}${last > 0 ? `, ${number(last)} of them last` : ""}`, error ? element("bdi", {}, error) : time(to)], "")] : []),
       tally("Sent through providers (UTC)", ["Provider", "Period", "Sent", "Requests"], stats.usage, ({ provider, period, sent, requests }) => [provider, period, number(sent), number(requests)], "Nothing today."),
     );
     at.replaceChildren("As of ", time(stats.at, (date) => date.toLocaleTimeString()), ".");

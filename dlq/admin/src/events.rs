@@ -45,8 +45,9 @@ pub(crate) struct Event {
     settled_at: Timestamp,
     /// The number of delivery attempts.
     attempts: u32,
-    /// The position of the secret that verified it in the source's list, from 0. Only of applied events.
-    secret: Option<u32>,
+    /// The position of the secret that verified it in the source's list, from 0; -1 for what Hookmill has fetched from the
+    /// provider's API. Only of applied events.
+    secret: Option<i64>,
     /// The error of a dead letter, or of the last failed attempt.
     error: Option<String>,
     /// When the next attempt of a retrying event is due.

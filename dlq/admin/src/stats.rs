@@ -63,8 +63,28 @@ pub(crate) struct Stats {
     rejections: Vec<RejectionCount>,
     /// Messages sent through providers today and this month (UTC).
     usage: Vec<Usage>,
+    /// The sweeps of providers' logs of events, by source.
+    sweeps: Vec<SweepState>,
     /// The size of the database in bytes, if it is known.
     database_bytes: Option<u64>,
+}
+
+/// What is known of a provider's log of events.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SweepState {
+    source: String,
+    /// Of the events before this time, every one is applied, waits, or was found.
+    #[schema(value_type = i64)]
+    swept_to: Timestamp,
+    /// When the last complete sweep ended.
+    #[schema(value_type = Option<i64>)]
+    swept_at: Option<Timestamp>,
+    /// The number of events that were never delivered and were found, ever.
+    found: u64,
+    /// The same of the last sweep.
+    found_last: u64,
+    /// Why the sweep cannot go on, if it cannot.
+    error: Option<String>,
 }
 
 /// The messages on a queue: those without a verdict, and those that wait for a retry.
@@ -194,6 +214,11 @@ SELECT json_object(
         SELECT reason, count(*) AS n FROM dead GROUP BY reason ORDER BY reason
     ))))";
 
+const SWEEPS: &str = "\
+-- sweeps
+SELECT json_object('source', source, 'swept_to', swept_to, 'swept_at', swept_at, 'found', found, 'found_last', found_last,
+    'error', error) FROM sweeps ORDER BY source";
+
 const REPLAYS: &str = "\
 -- active replays
 SELECT json_quote(count(*)) FROM replays WHERE state IN ('running', 'paused')";
@@ -254,6 +279,7 @@ pub(crate) async fn stats(
         outbox: admin.ask(OUTBOX, params![COUNTED]).await?,
         rejections: admin.ask(REJECTED, params![since]).await?,
         usage: admin.ask(USAGE, params![now.day(), now.month()]).await?,
+        sweeps: admin.ask(SWEEPS, Vec::new()).await?,
         database_bytes: admin.0.size().await,
     }))
 }

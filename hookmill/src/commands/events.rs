@@ -84,7 +84,7 @@ pub struct Event {
     /// When it took effect, or last failed; absent if neither has happened.
     settled_at: Option<Timestamp>,
     attempts: u32,
-    secret: Option<u32>,
+    secret: Option<i64>,
     error: Option<String>,
     /// When its next attempt is due, if it is being retried.
     next_attempt_at: Option<Timestamp>,
@@ -315,7 +315,7 @@ fn on_queue(database: &Connection, glob: Option<&str>) -> rusqlite::Result<Vec<E
             received_at: Some(envelope.received_at),
             settled_at: None,
             attempts,
-            secret: u32::try_from(envelope.verified.secret).ok(),
+            secret: i64::try_from(envelope.verified.secret).ok(),
             error: None,
             next_attempt_at: retrying.then(|| Timestamp::from_millis(due_at)),
         });

@@ -78,6 +78,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
         );
     }
+    for sweep in each("sweeps") {
+        let what = |key: &str| text(&sweep[key]);
+        let state = match &sweep["error"] {
+            Value::Null => format!("complete up to {}", time(&sweep["swept_to"])),
+            error => text(error),
+        };
+        print_line!(
+            "sweep         {}: {} events found that were never delivered, {} of them last; {state}",
+            what("source"),
+            what("found"),
+            what("found_last")
+        );
+    }
     for usage in each("usage") {
         let what = |key: &str| text(&usage[key]);
         print_line!(

@@ -44,6 +44,7 @@ impl Loaded {
             limits: self.config.limits,
             apis: self.config.apis.clone(),
             api_versions: self.config.api_versions.clone(),
+            sweeps: self.config.sweeps.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
             sms: self.config.sms.clone(),

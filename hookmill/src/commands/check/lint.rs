@@ -12,6 +12,7 @@ use hookmill_migrations::{apply, read_by_views, schema};
 use hookmill_native::now;
 use hookmill_providers::Event;
 use hookmill_rules::agree::overlapping;
+use hookmill_rules::api::lists;
 use hookmill_rules::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, RuleDecl, StepDecl, TableDecl, TableWrite, ValueDecl,
 };
@@ -82,8 +83,42 @@ pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
     let versions = newest.map(|newest| &newest.version).filter(|value| of_user(&value.place()));
     let mut notes: Vec<_> = versions.filter_map(cost_of_version).collect();
     notes.extend(tables_of_several_sources(&loaded.config.rules));
+    notes.extend(unseen_by_imports(loaded));
     notes.sort();
     notes.dedup();
+    notes
+}
+
+/// An import shows rules each object as an event of one type.
+fn unseen_by_imports(loaded: &Loaded) -> Vec<ConfigError> {
+    let mut notes = Vec::new();
+    for rule in &loaded.config.rules {
+        let EffectDecl::Table(decl) = &rule.effect else { continue };
+        let keeps = matches!(decl.write, TableWrite::Upsert { .. } | TableWrite::List { .. });
+        if !keeps || !of_user(&decl.table.place()) {
+            continue;
+        }
+        for (source, api) in &loaded.config.apis {
+            for list in lists(api.provider) {
+                let types = list.event_type.trim_end_matches("updated");
+                let is_about = |on: &&Pattern| {
+                    let rest = on.event_type.strip_prefix(types);
+                    on.source == *source && rest.is_some_and(|rest| !rest.contains('.'))
+                };
+                let about = rule.on.iter().any(|on| is_about(&on));
+                if about && !rule.on.iter().any(|on| on.matches(source, &list.event_type)) {
+                    let problem = format!(
+                        "`hookmill import {source}` fills this table without the objects of `{}`",
+                        list.name
+                    );
+                    notes.push(decl.table.error(problem).hint(format!(
+                        "an import shows each object as `{}`; if the rule should see it, add \"{source}:{0}\" to `on`",
+                        list.event_type
+                    )));
+                }
+            }
+        }
+    }
     notes
 }
 
