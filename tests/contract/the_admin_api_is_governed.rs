@@ -321,7 +321,7 @@ fn the_api_reports_the_caller_and_the_configuration() {
         configuration["file"]["sources"]["quiet"]["secrets"],
         json!(["env:TEST_STRIPE_SECRET"])
     );
-    let tallies = json!({ "name": "tallies", "on": ["stripe:test.counted"], "effect": "count", "target": "tallies" });
+    let tallies = json!({ "name": "tallies", "on": ["stripe:test.counted", "swept:test.counted"], "effect": "count", "target": "tallies" });
     assert!(configuration["rules"].as_array().unwrap().contains(&tallies), "{configuration}");
     let presets = configuration["rules"].as_array().unwrap().iter();
     assert!(presets.filter(|rule| rule["target"] == "subscriptions").count() > 0);
