@@ -442,7 +442,7 @@ test("the loaded configuration is shown", async () => {
   await table.waitFor();
   const rules = await rows(table);
   assert.deepEqual(rules[0], ["Rule", "On", "Effect", "Target"]);
-  assert.deepEqual(rules.find(([name]) => name === "tallies"), ["tallies", "stripe:test.counted, swept:test.counted", "counts", "tallies"]);
+  assert.deepEqual(rules.find(([name]) => name === "tallies"), ["tallies", "stripe:test.countedswept:test.counted", "counts", "tallies"]);
   assert.deepEqual(rules.find(([name]) => name === "mail").slice(2), ["sends an email", "test"]);
   assert.ok(rules.some(([, , , table]) => table === "subscriptions"), "those of presets as well");
   const file = await text(page.getByRole("region", { name: "hookmill.toml" }));
