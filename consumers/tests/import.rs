@@ -680,7 +680,7 @@ enum Act {
     Step,
     /// A step whose request takes this many milliseconds. An object changes meanwhile.
     SlowStep(usize, i64),
-    /// A process ends in the middle of a step: the page was sent, and nobody knows.
+    /// A process ends in the middle of a step: the page was sent, and the database does not say so.
     Crash,
     /// Some of what is on its way arrives.
     Deliver(usize),
