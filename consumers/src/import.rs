@@ -176,18 +176,12 @@ fn plan<'a>(
 ) -> Result<Option<Planned<'a>>, String> {
     let filter: ImportFilter =
         serde_json::from_str(&import.filter).map_err(|error| error.to_string())?;
-    let ImportFilter { source, only, account } = filter;
+    let source = filter.source.clone();
     let (api, key) = apis.get(&source).ok_or_else(|| {
         format!("the source `{source}` has no API; add [sources.{source}.api] with its `key`")
     })?;
     let known: Vec<_> = lists_of(&config.program, &source, api.provider).collect();
-    if let Some(name) = only.iter().find(|name| known.iter().all(|list| list.name != **name)) {
-        let names: Vec<_> = known.iter().map(|list| list.name.as_str()).collect();
-        return Err(format!(
-            "no rule keeps objects of a list `{name}`; the lists are {}",
-            names.join(", ")
-        ));
-    }
+    let selected = filter.select(known.iter().map(|list| list.name.clone()).collect())?;
     let reached: Option<Reached> =
         import.reached.as_deref().and_then(|reached| serde_json::from_str(reached).ok());
     if reached.as_ref().is_some_and(Reached::is_end) {
@@ -198,7 +192,7 @@ fn plan<'a>(
     let from = reached.as_ref().map_or(Some(0), |reached| place(&reached.list));
     let lists: Vec<_> = known
         .into_iter()
-        .filter(|list| only.is_empty() || only.contains(&list.name))
+        .filter(|list| selected.contains(&list.name))
         .filter(|list| place(&list.name) >= from)
         .collect();
     let Some(first) = lists.first() else { return Ok(None) };
@@ -206,6 +200,7 @@ fn plan<'a>(
     let reached = reached.unwrap_or_else(|| Reached::start(first));
     let versions = config.api_versions.get(&source).into_iter().flatten();
     let api_version = versions.map(String::as_str).find(|version| *version != api_version::OTHER);
+    let account = filter.account;
     if account.is_some() && api.provider != Provider::Stripe {
         return Err(format!("{} has no connected accounts", api.provider.as_str()));
     }

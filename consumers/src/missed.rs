@@ -279,6 +279,10 @@ async fn found<S: Store, Q: Queue, O: Objects>(
         Ok(page) => page,
         Err(error) => return Ok(Err((error, None))),
     };
+    // The log would never end.
+    if next.as_deref() == Some(span.page) {
+        return Ok(Err(("the page has the same events as the one before".to_owned(), None)));
+    }
     // The newest come first, so the rest is older.
     let is_over = events.last().is_none_or(|(event, _)| event.at < span.from);
     let is_wanted = |(event, _): &(Logged, &RawValue)| {

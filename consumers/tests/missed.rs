@@ -7,7 +7,7 @@
 mod support;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use hookmill_consumers::Fate;
@@ -75,6 +75,8 @@ struct Log {
     says: Mutex<Vec<u16>>,
     requests: Mutex<Vec<String>>,
     clock: AtomicI64,
+    /// Whether every page is the first one.
+    repeats: AtomicBool,
 }
 
 impl Log {
@@ -104,6 +106,8 @@ impl Fetch for Log {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
         };
+        let repeats = self.repeats.load(Ordering::Relaxed);
+        let given = |name: &str| given(name).filter(|_| !repeats || name != "starting_after");
         let number = |name: &str| given(name).unwrap().parse::<i64>().unwrap();
         let (from, until) = (number("created%5Bgte%5D"), number("created%5Blt%5D"));
         let events = self.events.lock().unwrap();
@@ -290,6 +294,22 @@ fn a_dead_letter_and_a_waiting_event_are_known() {
     world.pass(4_000);
     assert_eq!(world.apply(), 1);
     assert_eq!(world.ids("SELECT id FROM events"), ["evt_new"]);
+}
+
+#[test]
+fn a_page_that_repeats_itself_ends() {
+    let world = World::new();
+    world.log.repeats.store(true, Ordering::Relaxed);
+    for n in 0..5 {
+        world.log.later(-400);
+        world.log.happens(&format!("evt_{n}"), "customer.created");
+    }
+    world.log.later(2_000);
+    let problems = world.pass(60);
+    assert!(problems[0].contains("the page has the same events as the one before"), "{problems:?}");
+    assert!(world.log.requests.lock().unwrap().len() < 10, "it waits between two requests");
+    // Whatever came before is there.
+    assert_eq!(world.apply(), 2);
 }
 
 #[test]

@@ -41,6 +41,28 @@ impl ImportFilter {
     }
 }
 
+impl ImportFilter {
+    /// The lists to read, of those whose objects some rule keeps.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, if there are none, or one of the filter's is not among them.
+    pub fn select(&self, mut lists: Vec<String>) -> Result<Vec<String>, String> {
+        let Self { source, only, .. } = self;
+        if lists.is_empty() {
+            return Err(format!(
+                "no rule keeps objects of the API of `{source}`: an import shows rules each object as an event of the type `….updated`"
+            ));
+        }
+        if let Some(name) = only.iter().find(|name| !lists.contains(name)) {
+            let lists = lists.join(", ");
+            return Err(format!("no rule keeps objects of a list `{name}`; the lists are {lists}"));
+        }
+        lists.retain(|name| only.is_empty() || only.contains(name));
+        Ok(lists)
+    }
+}
+
 /// `?1` id, `?2` the filter, `?3` the actor, `?4` now.
 const PLAN: &str = "\
 -- plan an import

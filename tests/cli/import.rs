@@ -31,7 +31,7 @@ fn an_import_is_planned_and_run() {
     exit code 1
     --- stdout
     --- stderr
-    error: no rule in hookmill.toml keeps the objects of a list `subscription`; the lists are charges, disputes, checkout_sessions, credit_notes, customers, subscriptions, invoices, invoice_payments, payment_intents, payouts, prices, products, radar_early_fraud_warnings, refunds, subscription_schedules
+    error: no rule keeps objects of a list `subscription`; the lists are charges, disputes, checkout_sessions, credit_notes, customers, subscriptions, invoices, invoice_payments, payment_intents, payouts, prices, products, radar_early_fraud_warnings, refunds, subscription_schedules
     ");
     let planned = hookmill(folder, &["import", "stripe", "--only", "customers"]);
     let planned = String::from_utf8(planned.stdout).unwrap();

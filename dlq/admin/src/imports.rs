@@ -68,25 +68,13 @@ fn lists(admin: &Admin, filter: &ImportFilter) -> Result<Vec<String>, Problem> {
     let Some(config) = admin.0.config() else { return Ok(Vec::new()) };
     let Configuration { mut imports, .. } = serde_json::from_str(&config.overview)
         .map_err(|error| Problem::broken(&error.to_string()))?;
-    let ImportFilter { source, only, .. } = filter;
-    let Some(mut lists) = imports.remove(source) else {
+    let source = &filter.source;
+    let Some(lists) = imports.remove(source) else {
         let with: Vec<_> = imports.into_keys().collect();
         let with = if with.is_empty() { "no source has one".to_owned() } else { with.join(", ") };
         return Err(Problem::invalid(format!(
             "the source `{source}` has no API: add [sources.{source}.api] to hookmill.toml (with an API: {with})"
         )));
     };
-    if let Some(name) = only.iter().find(|name| !lists.contains(name)) {
-        return Err(Problem::invalid(format!(
-            "no rule keeps the objects of a list `{name}`; the lists are {}",
-            lists.join(", ")
-        )));
-    }
-    if lists.is_empty() {
-        return Err(Problem::invalid(format!(
-            "no rule keeps objects of the API of `{source}`: an import shows rules each object as an event of the type `….updated`"
-        )));
-    }
-    lists.retain(|name| only.is_empty() || only.contains(name));
-    Ok(lists)
+    filter.select(lists).map_err(Problem::invalid)
 }

@@ -1,13 +1,13 @@
 //! `hookmill import`: loads the objects that a provider's API has into the tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use hookmill_dlq::import::ImportFilter;
 use hookmill_rules::api::lists_of;
-use serde_json::json;
 
 use crate::client::{Operator, Target};
-use crate::list::{json as pretty, print_line, put, text};
+use crate::list::{json, print_line, put, text};
 use crate::run::pipeline::load;
 
 /// Plan to load the objects that a provider's API has, e.g. those from before its webhooks; start it with `hookmill replays run`
@@ -32,40 +32,28 @@ pub struct Arguments {
 }
 
 /// The lists that the import reads. The API of a data folder does not know the configuration.
-fn lists(arguments: &Arguments) -> anyhow::Result<Vec<String>> {
-    let (loaded, Arguments { source, only, .. }) = (load(&arguments.config)?, arguments);
-    let file = arguments.config.display();
+fn lists(config: &Path, filter: &ImportFilter) -> anyhow::Result<Vec<String>> {
+    let (loaded, source, file) = (load(config)?, &filter.source, config.display());
     let Some(api) = loaded.config.apis.get(source) else {
         bail!(
             "the source `{source}` has no API in {file}; add [sources.{source}.api] with its `key`"
         );
     };
-    let known: Vec<_> =
-        lists_of(&loaded.program, source, api.provider).map(|list| list.name).collect();
-    if let Some(name) = only.iter().find(|name| !known.contains(name)) {
-        bail!(
-            "no rule in {file} keeps the objects of a list `{name}`; the lists are {}",
-            known.join(", ")
-        );
-    }
-    if known.is_empty() {
-        bail!(
-            "no rule in {file} keeps objects of the API of `{source}`: an import shows rules each object as an event of the type `….updated`"
-        );
-    }
-    Ok(known.into_iter().filter(|name| only.is_empty() || only.contains(name)).collect())
+    let known = lists_of(&loaded.program, source, api.provider).map(|list| list.name);
+    filter.select(known.collect()).map_err(anyhow::Error::msg)
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { source, only, account, target, .. } = arguments;
-    let local = target.folder().map(|_| lists(arguments)).transpose()?;
-    let body = json!({ "source": source, "only": only, "account": account });
-    let mut planned = Operator::new(target)?.post("/imports", &body)?;
+    let Arguments { source, only, account, config, target, .. } = arguments;
+    let filter =
+        ImportFilter { source: source.clone(), only: only.clone(), account: account.clone() };
+    let local = target.folder().map(|_| lists(config, &filter)).transpose()?;
+    let mut planned = Operator::new(target)?.post("/imports", &serde_json::to_value(&filter)?)?;
     if let Some(lists) = local {
         planned["lists"] = lists.into();
     }
     if arguments.json {
-        return put(pretty(&planned)?);
+        return put(json(&planned)?);
     }
     let lists: Vec<_> = planned["lists"].as_array().into_iter().flatten().map(text).collect();
     print_line!("all objects of {}: {}", text(&planned["filter"]["source"]), lists.join(", "));
