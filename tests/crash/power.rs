@@ -105,7 +105,8 @@ enum Naming {
     Created(PathBuf),
     MadeFolder(PathBuf),
     Removed(PathBuf, Vec<u8>),
-    Renamed { from: PathBuf, to: PathBuf },
+    /// A file took a name, and the place of the file that had it: both happen or neither does.
+    Renamed { from: PathBuf, to: PathBuf, replaced: Option<Vec<u8>> },
 }
 
 impl Naming {
@@ -144,7 +145,15 @@ pub fn fails(log: &Path, chance: &mut fastrand::Rng) {
                 if let Some(unsynced) = files.remove(&from) {
                     files.insert(path.clone(), unsynced);
                 }
-                names.push_back(Naming::Renamed { from, to: path });
+                // disk.c records the file that is replaced just before.
+                let replaced = match names.pop_back() {
+                    Some(Naming::Removed(removed, content)) if removed == path => Some(content),
+                    other => {
+                        names.extend(other);
+                        None
+                    }
+                };
+                names.push_back(Naming::Renamed { from, to: path, replaced });
             }
             kind => panic!("a record of the kind {kind}"),
         }
@@ -191,7 +200,12 @@ fn undo(naming: Naming) {
         Naming::Created(path) => absent_is_fine(fs::remove_file(path)),
         Naming::MadeFolder(path) => absent_is_fine(fs::remove_dir_all(path)),
         Naming::Removed(path, content) => fs::write(path, content).unwrap(),
-        Naming::Renamed { from, to } => absent_is_fine(fs::rename(to, from)),
+        Naming::Renamed { from, to, replaced } => {
+            absent_is_fine(fs::rename(&to, from));
+            if let Some(content) = replaced {
+                fs::write(to, content).unwrap();
+            }
+        }
     }
 }
 

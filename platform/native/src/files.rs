@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hookmill_core::objects::{LISTED, ObjectError, Objects, StoredObject};
 use hookmill_core::panics::Panicked;
 
-use crate::durable::{absent_as_none, sync, write_durably};
+use crate::durable::{absent_as_none, write_durably};
 use crate::private::create_folder;
 use crate::timestamp;
 
@@ -19,7 +20,11 @@ pub struct Bodies(PathBuf);
 /// A folder with a file for each object. Only the process that has locked the data folder has one: see
 /// [`DataFolder::objects`](crate::DataFolder::objects).
 #[derive(Clone, Debug)]
-pub struct Files(Bodies);
+pub struct Files {
+    bodies: Bodies,
+    /// The folders that a power failure does not remove.
+    made: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
 
 /// The folder of files before they get their name; no source can have this name.
 const INCOMING: &str = ".incoming";
@@ -50,12 +55,31 @@ impl Files {
         let incoming = folder.join(INCOMING);
         absent_as_none(fs::remove_dir_all(&incoming))?;
         create_folder(&incoming)?;
-        Ok(Self(Bodies(folder)))
+        Ok(Self { bodies: Bodies(folder), made: Arc::default() })
     }
 
     /// The same objects, read-only.
     pub fn bodies(&self) -> Bodies {
-        self.0.clone()
+        self.bodies.clone()
+    }
+
+    fn root(&self) -> &Path {
+        &self.bodies.0
+    }
+
+    fn write(&self, key: &str, body: &[u8]) -> std::io::Result<()> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let path = self.root().join(key);
+        let folder = path.parent().unwrap_or(self.root());
+        let made = || self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_made = made().contains(folder);
+        if !is_made {
+            create_folder(folder)?;
+            made().insert(folder.to_owned());
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let incoming = self.root().join(INCOMING).join(number.to_string());
+        write_durably(&path, &incoming, body)
     }
 }
 
@@ -72,21 +96,21 @@ async fn blocking<T: Send + 'static>(
 
 impl Objects for Files {
     async fn put(&self, key: &str, body: &[u8]) -> Result<(), ObjectError> {
-        let (root, key, body) = (self.0.0.clone(), key.to_owned(), body.to_vec());
-        blocking(move || put(&root, &key, &body)).await
+        let (files, key, body) = (self.clone(), key.to_owned(), body.to_vec());
+        blocking(move || files.write(&key, &body)).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, ObjectError> {
-        self.0.get(key).await
+        self.bodies.get(key).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        let path = self.0.0.join(key);
+        let path = self.root().join(key);
         blocking(move || absent_as_none(fs::remove_file(path)).map(drop)).await
     }
 
     async fn list(&self, after: &str) -> Result<Vec<StoredObject>, ObjectError> {
-        let (root, after) = (self.0.0.clone(), after.to_owned());
+        let (root, after) = (self.root().to_owned(), after.to_owned());
         blocking(move || list(&root, &after)).await
     }
 }
@@ -121,18 +145,6 @@ fn names(folder: &Path) -> std::io::Result<impl Iterator<Item = String>> {
     let entries: Vec<_> = entries.into_iter().flatten().collect::<std::io::Result<_>>()?;
     // Hookmill's own names are valid Unicode.
     Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()))
-}
-
-fn put(root: &Path, key: &str, body: &[u8]) -> std::io::Result<()> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let path = root.join(key);
-    let folder = path.parent().unwrap_or(root);
-    if !folder.exists() {
-        create_folder(folder)?;
-        sync(root)?;
-    }
-    let incoming = root.join(INCOMING).join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
-    write_durably(&path, &incoming, body)
 }
 
 #[cfg(test)]

@@ -3,21 +3,39 @@
 //! On systems without Unix permissions, the folder's own access rules apply.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
 use crate::durable::absent_as_none;
+use crate::durable::sync;
 
-/// Creates a folder, and the folders above it that do not exist.
+/// Creates a folder, and the folders above it that do not exist. When it returns, a power failure does not remove them, even
+/// if another thread or a process that was killed has created the folder.
 ///
 /// # Errors
 ///
 /// If it cannot be created.
 pub fn create_folder(path: &Path) -> std::io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        // The root of a file system.
+        None => return Ok(()),
+    };
+    if !parent.is_dir() {
+        create_folder(parent)?;
+    }
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)
+    // A recursive builder accepts a folder that exists.
+    builder.recursive(true).create(path)?;
+    match sync(parent) {
+        // A user may use a folder without being allowed to list it.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Creates an empty file, or empties it.
@@ -35,7 +53,7 @@ pub fn create_file(path: &Path) -> std::io::Result<File> {
 /// another process would remove its log.
 pub(crate) fn create_if_absent(path: &Path) -> std::io::Result<()> {
     match options().create_new(true).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         created => created.map(drop),
     }
 }
