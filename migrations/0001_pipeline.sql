@@ -397,10 +397,10 @@ CREATE TABLE body_search (
 ) STRICT;
 
 -- Jobs that put messages on the queue: many letters, or many events, sent through the whole path again, or the objects of a
--- provider's API.
+-- provider's API. A reconciliation compares these objects with the tables, and sends those that differ.
 CREATE TABLE replays (
     id TEXT NOT NULL PRIMARY KEY,
-    kind TEXT NOT NULL DEFAULT 'replay' CHECK (kind IN ('replay', 'reprocess', 'import')),
+    kind TEXT NOT NULL DEFAULT 'replay' CHECK (kind IN ('replay', 'reprocess', 'import', 'reconcile')),
     -- JSON: which letters, none that failed after the plan was made; which events; or which source and lists.
     filter TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('planned', 'running', 'paused', 'cancelled', 'done')),
@@ -424,8 +424,10 @@ CREATE TABLE replays (
     -- 0 for a replay of dead letters. A reprocessing or an import has a number of its own, which no other ever has: the ledger
     -- takes each event, or each object, once under it.
     generation INTEGER NOT NULL DEFAULT 0,
-    -- JSON: what it has come to. Of a reprocessing, a key in event_messages; of an import, a page of a list.
+    -- JSON: what it has come to. Of a reprocessing, a key in event_messages; of an import or reconciliation, a page of a list.
     reached TEXT,
+    -- JSON: what a reconciliation has found.
+    report TEXT,
     -- How many of the sent messages' events have taken effect, and how many have failed. For a replay, those that have taken
     -- effect are counted here when their letters are removed; before that, the letters say so.
     applied INTEGER NOT NULL DEFAULT 0,
@@ -438,6 +440,37 @@ CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused'
 CREATE INDEX replays_planned ON replays (planned_at);
 CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
 CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
+
+-- Differences that a reconciliation found between a table and the provider's API.
+CREATE TABLE drifts (
+    -- That of the reconciliation.
+    generation INTEGER NOT NULL,
+    table_name TEXT NOT NULL,
+    -- JSON: the key of the row, an array of texts.
+    key TEXT NOT NULL,
+    -- The row is not there, the provider has no object for it, some columns differ, a newer event has changed it, or the rules
+    -- cannot read the object.
+    kind TEXT NOT NULL CHECK (kind IN ('missing', 'extra', 'different', 'newer', 'unreadable')),
+    -- The id of the object, the list that has it, and the page; NULL if the object is requested by its id.
+    object TEXT NOT NULL,
+    list TEXT NOT NULL,
+    page TEXT,
+    -- JSON: the names of the columns that differ.
+    columns TEXT NOT NULL,
+    -- A difference counts when a second request has confirmed it. It is unclear if no request can.
+    state TEXT NOT NULL CHECK (state IN ('found', 'confirmed', 'repaired', 'unclear')),
+    PRIMARY KEY (generation, table_name, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX drifts_found ON drifts (generation, page, object) WHERE state = 'found';
+
+-- The rows whose objects the lists of a provider have, while a reconciliation reads them.
+CREATE TABLE listed_rows (
+    generation INTEGER NOT NULL,
+    table_name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    PRIMARY KEY (generation, table_name, key)
+) STRICT, WITHOUT ROWID;
 
 -- What is known of the logs of events of providers: events that were never delivered are found there.
 CREATE TABLE sweeps (

@@ -20,25 +20,28 @@ use hookmill_core::queue::Queue;
 use hookmill_core::secret::Secret;
 use hookmill_core::store::{Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::JobKind;
 use hookmill_dlq::import::{
     ImportFilter, LeasedImport, Providers, done, resume_imports, stepped, stopped, taken,
 };
 use hookmill_dlq::replay::next;
 use hookmill_rules::api::{self, List, Listed, id, lists, lists_of, snapshot, with_object};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::missed::{self, Swept};
+use crate::reconcile;
 use crate::refetch::{self, ACCOUNT, Apis, Fetched};
 use crate::retry::delay;
 
 /// The unit of the clocks that versions come from.
-const UNIT: Duration = Duration::from_secs(1);
+pub(crate) const UNIT: Duration = Duration::from_secs(1);
 /// No request takes longer: both platforms end it after half of this time.
 const LONGEST: Duration = Duration::from_secs(60);
 /// How far the provider's clock may be ahead.
 const AHEAD: Duration = Duration::from_secs(300);
 /// The delay after the queue or the object store did not accept objects.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const PAUSE: Duration = Duration::from_secs(5);
 
 /// How often a list is begun again before an operator has to look at it.
 const RESTARTS: u32 = 3;
@@ -54,30 +57,30 @@ pub struct Imported {
     pub next: Option<Timestamp>,
 }
 
-/// What an import has come to: a page that was not requested yet, or not successfully.
+/// What a walk has come to: a page that was not requested yet, or not successfully.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-struct Reached {
+pub(crate) struct Reached {
     /// The name of the list.
-    list: String,
+    pub(crate) list: String,
     /// The path of the page; blank if every list was read.
-    page: String,
+    pub(crate) page: String,
     /// The number of requests for it that failed.
     #[serde(default, skip_serializing_if = "is_zero")]
-    failures: u32,
+    pub(crate) failures: u32,
     /// The number of objects of the list that were sent.
     #[serde(default, skip_serializing_if = "is_zero")]
-    sent: u32,
+    pub(crate) sent: u32,
     /// How often the list was begun again.
     #[serde(default, skip_serializing_if = "is_zero")]
-    restarts: u32,
+    pub(crate) restarts: u32,
     /// The ids of the page before. Objects that were added or removed meanwhile may move others to the next page.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
 }
 
 impl Reached {
     /// The first page of a list.
-    fn start(list: &List) -> Self {
+    pub(crate) fn start(list: &List) -> Self {
         Self { list: list.name.clone(), page: list.path.clone(), ..Self::default() }
     }
 
@@ -135,16 +138,30 @@ pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
         imported.next = next(rows.last())?;
         return Ok((fetched, imported, swept));
     };
-    let progress = match plan(config, apis, &import) {
-        Ok(None) => done(&import.id, now()),
-        Err(problem) => stop(&import, &problem, None, &mut imported),
-        Ok(Some(planned)) => {
-            let answer = request(fetch, &planned, &now).await;
-            carry_on((queue, objects), config, (&import, planned), answer, &mut imported, &now)
-                .await
-        }
+    let mut progress = if import.kind == JobKind::Reconcile {
+        reconcile::step(
+            (store, fetch),
+            (queue, objects),
+            (config, apis),
+            &import,
+            &mut imported,
+            &now,
+        )
+        .await?
+    } else {
+        let progress = match plan(config, apis, &import) {
+            Ok(None) => done(&import.id, now()),
+            Err(problem) => stop(&import, &problem, None, &mut imported),
+            Ok(Some(walk)) => {
+                let answer = request(fetch, &walk, &now).await;
+                carry_on((queue, objects), config, (&import, walk), answer, &mut imported, &now)
+                    .await
+            }
+        };
+        vec![progress]
     };
-    let rows = store.execute(vec![progress, providers.next()]).await?;
+    progress.push(providers.next());
+    let rows = store.execute(progress).await?;
     imported.next = next(rows.last())?;
     Ok((fetched, imported, swept))
 }
@@ -156,70 +173,105 @@ fn providers(config: &Consumers) -> Providers {
     Providers { of: of.collect(), spacing: spacing.collect() }
 }
 
-/// The next request of an import.
-struct Planned<'a> {
-    source: String,
-    account: Option<String>,
-    api: &'a Api,
-    key: &'a Secret,
-    api_version: Option<&'a str>,
-    /// The lists from the current one on.
-    lists: Vec<List>,
-    reached: Reached,
-}
-
-/// The next request; none if every list was read.
+/// The walk of an import; none if every list was read.
 fn plan<'a>(
     config: &'a Consumers,
     apis: &'a Apis,
     import: &LeasedImport,
-) -> Result<Option<Planned<'a>>, String> {
+) -> Result<Option<Walk<'a>>, String> {
     let filter: ImportFilter =
         serde_json::from_str(&import.filter).map_err(|error| error.to_string())?;
-    let source = filter.source.clone();
-    let (api, key) = apis.get(&source).ok_or_else(|| {
-        format!("the source `{source}` has no API; add [sources.{source}.api] with its `key`")
-    })?;
-    let known: Vec<_> = lists_of(&config.program, &source, api.provider).collect();
-    let selected = filter.select(known.iter().map(|list| list.name.clone()).collect())?;
-    let reached: Option<Reached> =
-        import.reached.as_deref().and_then(|reached| serde_json::from_str(reached).ok());
-    if reached.as_ref().is_some_and(Reached::is_end) {
-        return Ok(None);
+    let reached = import.reached.as_deref().and_then(|reached| serde_json::from_str(reached).ok());
+    let of = (filter.source.as_str(), filter.account.clone());
+    Walk::plan(config, apis, of, |lists| filter.select(lists), reached)
+}
+
+/// A walk through the lists of an API: the next request.
+pub(crate) struct Walk<'a> {
+    pub(crate) source: String,
+    account: Option<String>,
+    pub(crate) api: &'a Api,
+    key: &'a Secret,
+    api_version: Option<&'a str>,
+    /// The lists from the current one on.
+    pub(crate) lists: Vec<List>,
+    pub(crate) reached: Reached,
+}
+
+impl<'a> Walk<'a> {
+    /// The walk from here on; none if every list was read. `select` chooses from the names of the lists whose objects some rule
+    /// keeps.
+    pub(crate) fn plan(
+        config: &'a Consumers,
+        apis: &'a Apis,
+        (source, account): (&str, Option<String>),
+        select: impl FnOnce(Vec<String>) -> Result<Vec<String>, String>,
+        reached: Option<Reached>,
+    ) -> Result<Option<Self>, String> {
+        let (api, key) = apis.get(source).ok_or_else(|| {
+            format!("the source `{source}` has no API; add [sources.{source}.api] with its `key`")
+        })?;
+        let known: Vec<_> = lists_of(&config.program, source, api.provider).collect();
+        let selected = select(known.iter().map(|list| list.name.clone()).collect())?;
+        if reached.as_ref().is_some_and(Reached::is_end) {
+            return Ok(None);
+        }
+        // The configuration may have changed since, but not the order of an API's lists.
+        let place = |name: &str| lists(api.provider).position(|list| list.name == name);
+        let from = reached.as_ref().map_or(Some(0), |reached| place(&reached.list));
+        let lists: Vec<_> = known
+            .into_iter()
+            .filter(|list| selected.contains(&list.name))
+            .filter(|list| place(&list.name) >= from)
+            .collect();
+        let Some(first) = lists.first() else { return Ok(None) };
+        let reached = reached.filter(|reached| reached.list == first.name);
+        let reached = reached.unwrap_or_else(|| Reached::start(first));
+        let versions = config.api_versions.get(source).into_iter().flatten();
+        let api_version =
+            versions.map(String::as_str).find(|version| *version != api_version::OTHER);
+        if account.is_some() && api.provider != Provider::Stripe {
+            return Err(format!("{} has no connected accounts", api.provider.as_str()));
+        }
+        let source = source.to_owned();
+        Ok(Some(Self { source, account, api, key, api_version, lists, reached }))
     }
-    // The configuration may have changed since, but not the order of an API's lists.
-    let place = |name: &str| lists(api.provider).position(|list| list.name == name);
-    let from = reached.as_ref().map_or(Some(0), |reached| place(&reached.list));
-    let lists: Vec<_> = known
-        .into_iter()
-        .filter(|list| selected.contains(&list.name))
-        .filter(|list| place(&list.name) >= from)
-        .collect();
-    let Some(first) = lists.first() else { return Ok(None) };
-    let reached = reached.filter(|reached| reached.list == first.name);
-    let reached = reached.unwrap_or_else(|| Reached::start(first));
-    let versions = config.api_versions.get(&source).into_iter().flatten();
-    let api_version = versions.map(String::as_str).find(|version| *version != api_version::OTHER);
-    let account = filter.account;
-    if account.is_some() && api.provider != Provider::Stripe {
-        return Err(format!("{} has no connected accounts", api.provider.as_str()));
+
+    /// The current list.
+    pub(crate) fn list(&self) -> Option<&List> {
+        self.lists.first()
     }
-    Ok(Some(Planned { source, account, api, key, api_version, lists, reached }))
+
+    /// What comes after a page.
+    pub(crate) fn after(&self, page: &api::Page<'_>) -> Reached {
+        let count = u32::try_from(page.objects.len()).unwrap_or(u32::MAX);
+        let next = match &page.next {
+            Some(next) => Some(Reached {
+                page: next.clone(),
+                failures: 0,
+                sent: self.reached.sent.saturating_add(count),
+                ids: page.objects.iter().filter_map(|object| id(object)).collect(),
+                ..self.reached.clone()
+            }),
+            None => self.lists.get(1).map(Reached::start),
+        };
+        next.unwrap_or_default()
+    }
 }
 
 /// The answer to a request, and a time at which the provider's list was certainly as new.
-struct Answer {
+pub(crate) struct Answer {
     response: Result<ApiResponse, String>,
-    started: Timestamp,
+    pub(crate) started: Timestamp,
     version: Timestamp,
 }
 
-async fn request<F: Fetch>(
+pub(crate) async fn request<F: Fetch>(
     fetch: &F,
-    planned: &Planned<'_>,
+    walk: &Walk<'_>,
     now: &impl Fn() -> Timestamp,
 ) -> Answer {
-    let Planned { account, api, key, api_version, reached, .. } = planned;
+    let Walk { account, api, key, api_version, reached, .. } = walk;
     // https://docs.stripe.com/api/versioning
     let version = api_version.filter(|_| api.provider == Provider::Stripe);
     let version = version.map(|version| ("stripe-version", version.to_owned()));
@@ -252,33 +304,45 @@ fn elapsed(started: Timestamp, ended: Timestamp) -> Duration {
     if ended < started { LONGEST } else { (ended - started).min(LONGEST) }
 }
 
-/// Records an answer: the objects of its page were put on the queue, or why not.
-async fn carry_on<Q: Queue, O: Objects>(
-    to: (&Q, &O),
+/// What an answer means for a walk.
+pub(crate) enum Judged<T> {
+    /// It is what was requested.
+    Is(T),
+    /// The list begins again.
+    Restarts(Reached),
+    /// The request is due again. The problem names no object, for the log.
+    Later { reached: Reached, due_at: Timestamp, error: String, problem: String },
+    /// Only an operator can continue.
+    Stops { reached: Reached, error: String },
+}
+
+/// Judges an answer. `read` reads it. `gone`: what it means that the API does not have it; without one, the list begins again.
+/// `instead`: what else an operator can do if the API refuses.
+pub(crate) fn judge<'b, T>(
     config: &Consumers,
-    (import, planned): (&LeasedImport, Planned<'_>),
-    answer: Answer,
-    imported: &mut Imported,
+    walk: &Walk<'_>,
+    answer: &'b Answer,
+    (read, gone): (impl FnOnce(&'b str) -> Result<T, String>, Option<T>),
+    instead: &str,
     now: &impl Fn() -> Timestamp,
-) -> Statement {
-    let Planned { api, reached, .. } = &planned;
+) -> Judged<T> {
+    let Walk { api, reached, .. } = walk;
     let (provider, page) = (api.provider.as_str(), &reached.page);
-    let is_first = planned.lists.first().is_some_and(|list| list.path == *page);
+    let is_first = walk.list().is_some_and(|list| list.path == *page);
     let (error, after, is_lasting) = match &answer.response {
-        Ok(ApiResponse { status: 200, body, .. }) => match planned.page(body) {
-            Ok(found) => {
-                return send(to, (import, &planned), (found, &answer), imported, now).await;
-            }
+        Ok(ApiResponse { status: 200, body, .. }) => match read(body) {
+            Ok(found) => return Judged::Is(found),
             Err(error) => (error, None, true),
         },
         // The object after which the page begins was deleted meanwhile.
+        Ok(ApiResponse { status: 400 | 404 | 410, .. }) if gone.is_some() => {
+            return gone.map_or_else(|| Judged::Restarts(Reached::default()), Judged::Is);
+        }
         Ok(ApiResponse { status: 400 | 404, .. }) if !is_first && reached.restarts < RESTARTS => {
-            let again = planned
-                .lists
-                .first()
+            let again = walk
+                .list()
                 .map(|list| Reached { restarts: reached.restarts + 1, ..Reached::start(list) });
-            let again = to_json(&again.unwrap_or_default());
-            return stepped(&import.id, -i64::from(reached.sent), &again, answer.started, None);
+            return Judged::Restarts(again.unwrap_or_default());
         }
         Ok(ApiResponse { status, retry_after, .. }) if is_passing(*status) => {
             let after = retry_after.as_ref().and_then(|seconds| seconds.trim().parse().ok());
@@ -289,29 +353,56 @@ async fn carry_on<Q: Queue, O: Objects>(
                 401 | 403 => format!("check that the key {} can read it, then resume", api.key.0),
                 _ => "resume if that has changed".to_owned(),
             };
-            let problem = format!(
-                "{provider} answered {status} to {page}{}; {hint}; or cancel, and plan an import of other lists (`--only`)",
-                reason(body),
+            let error = format!(
+                "{provider} answered {status} to {page}{}; {hint}; or cancel, and {instead}",
+                reason(body)
             );
-            return stop(import, &problem, Some(reached), imported);
+            return Judged::Stops { reached: reached.clone(), error };
         }
         Ok(ApiResponse { status, .. }) => (format!("response {status}"), None, true),
         Err(error) => (error.clone(), None, false),
     };
     let failures = reached.failures.saturating_add(1);
     let reached = Reached { failures, ..reached.clone() };
+    let problem = format!("cannot read the list {} of {provider}: {error}", reached.list);
+    let error = format!("cannot read {page} of {provider}: {error}");
     if is_lasting && failures >= config.retry.max_attempts {
-        let problem = format!("cannot read {page} of {provider}: {error}");
-        return stop(import, &problem, Some(&Reached { failures: 0, ..reached }), imported);
+        return Judged::Stops { reached: Reached { failures: 0, ..reached }, error };
     }
     let wait = after.unwrap_or_else(|| delay(&config.retry, failures)).min(config.retry.max);
     let due_at = now() + wait.max(UNIT);
-    imported.problem = Some(format!(
-        "import {}: cannot read the list {} of {provider}: {error}; next request at {due_at}",
-        import.id, reached.list
-    ));
-    let error = format!("cannot read {} of {provider}: {error}", reached.page);
-    stepped(&import.id, 0, &to_json(&reached), due_at, Some(&error))
+    Judged::Later {
+        reached,
+        due_at,
+        error,
+        problem: format!("{problem}; next request at {due_at}"),
+    }
+}
+
+/// Records an answer: the objects of its page were put on the queue, or why not.
+async fn carry_on<Q: Queue, O: Objects>(
+    to: (&Q, &O),
+    config: &Consumers,
+    (import, walk): (&LeasedImport, Walk<'_>),
+    answer: Answer,
+    imported: &mut Imported,
+    now: &impl Fn() -> Timestamp,
+) -> Statement {
+    let id = &import.id;
+    let instead = "plan an import of other lists (`--only`)";
+    match judge(config, &walk, &answer, (|body| walk.page(body), None), instead, now) {
+        Judged::Is(page) => send(to, (import, &walk), (page, &answer), imported, now).await,
+        Judged::Restarts(again) => {
+            stepped(id, -i64::from(walk.reached.sent), &to_json(&again), answer.started, None)
+        }
+        Judged::Later { reached, due_at, error, problem } => {
+            imported.problem = Some(format!("import {id}: {problem}"));
+            stepped(id, 0, &to_json(&reached), due_at, Some(&error))
+        }
+        Judged::Stops { reached, error } => {
+            stop(import, &error, Some(&to_json(&reached)), imported)
+        }
+    }
 }
 
 /// Whether the same request may succeed later: <https://www.rfc-editor.org/rfc/rfc9110#section-15>.
@@ -319,9 +410,9 @@ const fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500..)
 }
 
-impl Planned<'_> {
+impl Walk<'_> {
     /// Reads a page. An error if it repeats the page before: the list would never end.
-    fn page<'a>(&self, body: &'a str) -> Result<api::Page<'a>, String> {
+    pub(crate) fn page<'a>(&self, body: &'a str) -> Result<api::Page<'a>, String> {
         let first = self.lists.first().map_or("", |list| list.path.as_str());
         let mut page = api::page(self.api.provider, first, &self.reached.page, body)?;
         let (all, mut seen) = (page.objects.len(), BTreeSet::new());
@@ -340,13 +431,13 @@ impl Planned<'_> {
 /// Puts the objects of a page on the queue.
 async fn send<Q: Queue, O: Objects>(
     (queue, objects): (&Q, &O),
-    (import, planned): (&LeasedImport, &Planned<'_>),
+    (import, walk): (&LeasedImport, &Walk<'_>),
     (page, answer): (api::Page<'_>, &Answer),
     imported: &mut Imported,
     now: &impl Fn() -> Timestamp,
 ) -> Statement {
-    let Planned { lists, reached, .. } = planned;
-    let sent = match messages(objects, (import, planned), (&page, answer)).await {
+    let reached = &walk.reached;
+    let sent = match messages(objects, (import, walk), (&page.objects, answer)).await {
         Ok(messages) if messages.is_empty() => Ok(()),
         Ok(messages) => queue.send(messages).await.map_err(|error| error.to_string()),
         Err(error) => Err(error),
@@ -359,32 +450,23 @@ async fn send<Q: Queue, O: Objects>(
     let count = page.objects.len();
     imported.sent = Some((import.id.clone(), count));
     let number = u32::try_from(count).unwrap_or(u32::MAX);
-    let next = match page.next {
-        Some(next) => Some(Reached {
-            page: next,
-            failures: 0,
-            sent: reached.sent.saturating_add(number),
-            ids: page.objects.iter().filter_map(|object| id(object)).collect(),
-            ..reached.clone()
-        }),
-        None => lists.get(1).map(Reached::start),
-    };
     let took = UNIT * number / import.rate.max(1);
-    let next = to_json(&next.unwrap_or_default());
+    let next = to_json(&walk.after(&page));
     stepped(&import.id, i64::from(number), &next, answer.started + took, None)
 }
 
 /// The import pauses until an operator resumes it. The log has nothing that an API said.
-fn stop(
+pub(crate) fn stop(
     import: &LeasedImport,
     problem: &str,
-    reached: Option<&Reached>,
+    reached: Option<&str>,
     imported: &mut Imported,
 ) -> Statement {
     let id = &import.id;
+    let what = if import.kind == JobKind::Reconcile { "reconciliation" } else { "import" };
     imported.problem =
-        Some(format!("the import {id} is paused; `hookmill replays show {id}` says why"));
-    stopped(id, problem, reached.map(to_json).as_deref())
+        Some(format!("the {what} {id} is paused; `hookmill replays show {id}` says why"));
+    stopped(id, problem, reached)
 }
 
 /// The beginning of an error of an API: `{"error": {"message": …}}` of Stripe, `{"errors": [{"message": …}]}` of Clerk,
@@ -399,36 +481,50 @@ fn reason(body: &str) -> String {
     if text.is_empty() { text } else { format!(" ({text})") }
 }
 
-/// The messages of the objects of a page. Long bodies are stored before.
-async fn messages<O: Objects>(
+/// The messages of objects. Long bodies are stored before.
+pub(crate) async fn messages<O: Objects>(
     store: &O,
-    (import, planned): (&LeasedImport, &Planned<'_>),
-    (page, answer): (&api::Page<'_>, &Answer),
+    (import, walk): (&LeasedImport, &Walk<'_>),
+    (objects, answer): (&[&RawValue], &Answer),
 ) -> Result<Vec<String>, String> {
-    let Planned { source, account, api, lists, .. } = planned;
-    let kind = lists.first().map_or("", |list| list.event_type.as_str());
-    let listed = Listed { version: answer.version, account: account.as_deref() };
-    let mut messages = Vec::with_capacity(page.objects.len());
-    for object in &page.objects {
-        let rest = snapshot(api.provider, kind, listed, object);
-        let body = with_object(api.provider, &rest, object).map_err(|error| error.to_string())?;
+    let mut messages = Vec::with_capacity(objects.len());
+    for object in objects {
+        let kind = walk.list().map_or("", |list| list.event_type.as_str());
+        let (mut envelope, body) = walk.event(import.generation, kind, object, answer)?;
+        let text = message(store, &mut envelope, body.as_bytes()).await;
+        messages.push(text.map_err(|error| error.to_string())?);
+    }
+    Ok(messages)
+}
+
+impl Walk<'_> {
+    /// The event that rules see in place of an object, and its body.
+    pub(crate) fn event(
+        &self,
+        generation: u32,
+        kind: &str,
+        object: &RawValue,
+        answer: &Answer,
+    ) -> Result<(Envelope, String), String> {
+        let listed = Listed { version: answer.version, account: self.account.as_deref() };
+        let rest = snapshot(self.api.provider, kind, listed, object);
+        let body = with_object(self.api.provider, &rest, object);
+        let body = body.map_err(|error| error.to_string())?;
         let without_id = || format!("object-{}", sha256_hex(&[object.get().as_bytes()]));
-        let mut envelope = Envelope {
+        let envelope = Envelope {
             v: VERSION,
-            source: source.clone(),
+            source: self.source.clone(),
             id: id(object).unwrap_or_else(without_id),
             kind: kind.to_owned(),
             received_at: answer.started,
             verified: Verified { secret: 0, signed_at: None },
-            generation: import.generation,
+            generation,
             rules: Vec::new(),
             headers: BTreeMap::new(),
             api_version: None,
             from_api: Some(FromApi::Object { at: answer.started }),
             body: BodyForm::Text,
         };
-        let text = message(store, &mut envelope, body.as_bytes()).await;
-        messages.push(text.map_err(|error| error.to_string())?);
+        Ok((envelope, body))
     }
-    Ok(messages)
 }

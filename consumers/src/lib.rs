@@ -26,6 +26,7 @@ pub mod missed;
 pub mod outbox;
 mod plan;
 mod process_batch;
+mod reconcile;
 pub mod refetch;
 mod retry;
 mod settle;

@@ -619,7 +619,8 @@ impl<'e> RowBuilder<'e> {
         }
     }
 
-    /// How the event's row compares with others. A snapshot outranks every event of its version, but no deletion.
+    /// How the event's row compares with others. A snapshot outranks every event of its version, but no deletion, unless it is
+    /// one.
     fn order(
         &self,
         rule: &str,
@@ -630,7 +631,8 @@ impl<'e> RowBuilder<'e> {
         let order = guard.order(scope, guard.deletes(scope));
         let order = order.map_err(|error| value_error(rule, error))?;
         let order = order.ok_or_else(|| missing(rule, "the version", &guard.version))?;
-        let precedence = self.snapshot_at().map_or(order.precedence, Timestamp::millis);
+        let at = self.snapshot_at().filter(|_| order.extent != Extent::Deleted);
+        let precedence = at.map_or(order.precedence, Timestamp::millis);
         Ok(Some(Order { precedence, ..order }))
     }
 

@@ -460,14 +460,14 @@ fn judge(
 }
 
 /// An API's answer about an object.
-enum Object<'a> {
+pub(crate) enum Object<'a> {
     /// The object as its text, so that no number is rounded.
     Is(&'a RawValue),
     IsGone,
     Unreadable,
 }
 
-fn read_object<'a>(provider: Provider, path: &str, body: &'a str) -> Object<'a> {
+pub(crate) fn read_object<'a>(provider: Provider, path: &str, body: &'a str) -> Object<'a> {
     #[derive(Deserialize)]
     struct Wrapped<'a> {
         #[serde(borrow)]

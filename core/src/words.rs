@@ -245,6 +245,8 @@ words! {
         ReprocessPlan = "reprocess.plan",
         /// An import is planned.
         ImportPlan = "import.plan",
+        /// A reconciliation is planned.
+        ReconcilePlan = "reconcile.plan",
         /// Messages of the outbox are sent again.
         OutboxRetry = "outbox.retry",
         /// An address is no longer suppressed.
@@ -345,6 +347,38 @@ words! {
         Reprocess = "reprocess",
         /// It sends the objects of a provider's API.
         Import = "import",
+        /// It compares the objects of a provider's API with the tables, and sends those that differ.
+        Reconcile = "reconcile",
+    }
+}
+
+words! {
+    /// The kind of a difference between a table and a provider's API: `drifts.kind`.
+    pub enum DriftKind {
+        /// The row of an object is not there.
+        Missing = "missing",
+        /// The provider has no object for a row.
+        Extra = "extra",
+        /// Some columns of a row differ.
+        Different = "different",
+        /// A newer event has changed the row.
+        Newer = "newer",
+        /// The rules cannot read the object.
+        Unreadable = "unreadable",
+    }
+}
+
+words! {
+    /// The state of a difference: `drifts.state`.
+    pub enum DriftState {
+        /// It has to be confirmed.
+        Found = "found",
+        /// A second request has confirmed it.
+        Confirmed = "confirmed",
+        /// The object was sent through the rules.
+        Repaired = "repaired",
+        /// No request can confirm it.
+        Unclear = "unclear",
     }
 }
 

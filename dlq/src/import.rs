@@ -11,6 +11,7 @@ use hookmill_core::json::to_json;
 use hookmill_core::params;
 use hookmill_core::store::{Param, Rows, Statement, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
+use hookmill_core::words::JobKind;
 use serde::{Deserialize, Serialize};
 
 use crate::replay::{DONE, FilterError, LEASE, STEPPED, check_blank};
@@ -63,30 +64,30 @@ impl ImportFilter {
     }
 }
 
-/// `?1` id, `?2` the filter, `?3` the actor, `?4` now.
+/// `?1` id, `?2` the filter, `?3` the actor, `?4` now, `?5` the kind.
 const PLAN: &str = "\
--- plan an import
+-- plan an import or reconciliation
 INSERT INTO replays (id, kind, filter, state, planned_by, planned_at, generation)
-SELECT ?1, 'import', ?2, 'planned', ?3, ?4, (SELECT coalesce(max(generation), 0) + 1 FROM replays WHERE generation > 0)
+SELECT ?1, ?5, ?2, 'planned', ?3, ?4, (SELECT coalesce(max(generation), 0) + 1 FROM replays WHERE generation > 0)
 WHERE true
 ON CONFLICT DO NOTHING";
 
 /// `?1` now, `?2` the latest possible end of a lease.
 const AHEAD: &str = "\
 -- imports with times of a clock that was ahead
-UPDATE replays SET due_at = ?1 WHERE state = 'running' AND kind = 'import' AND due_at > ?2";
+UPDATE replays SET due_at = ?1 WHERE state = 'running' AND kind IN ('import', 'reconcile') AND due_at > ?2";
 
 /// `?1` now, `?2` the end of the lease, `?3` JSON: by source, the provider.
 const TAKE: &str = "\
 -- lease an import
 UPDATE replays SET due_at = ?2
 WHERE id = (
-    SELECT id FROM replays WHERE state = 'running' AND kind = 'import' AND due_at <= ?1 AND NOT EXISTS (
+    SELECT id FROM replays WHERE state = 'running' AND kind IN ('import', 'reconcile') AND due_at <= ?1 AND NOT EXISTS (
         SELECT 1 FROM outbox_senders WHERE provider = ?3 ->> (filter ->> 'source') AND free_at > ?1
     )
     ORDER BY due_at LIMIT 1
 )
-RETURNING id, filter, rate, generation, reached";
+RETURNING id, kind, filter, rate, generation, reached";
 
 /// In the transaction of [`TAKE`]. `?1` the end of the lease, `?2` as `?3` there, `?3` JSON: by provider, the earliest time
 /// of the next request.
@@ -94,7 +95,7 @@ const SPACE: &str = "\
 -- keep the rate limit of an API
 INSERT INTO outbox_senders (provider, free_at)
 SELECT key, value FROM jsonb_each(?3) WHERE key IN (
-    SELECT ?2 ->> (filter ->> 'source') FROM replays WHERE state = 'running' AND kind = 'import' AND due_at = ?1
+    SELECT ?2 ->> (filter ->> 'source') FROM replays WHERE state = 'running' AND kind IN ('import', 'reconcile') AND due_at = ?1
 )
 ON CONFLICT (provider) DO UPDATE SET free_at = excluded.free_at WHERE free_at < excluded.free_at";
 
@@ -103,7 +104,7 @@ const NEXT: &str = "\
 -- when the next import is due
 SELECT min(max(due_at, coalesce((
     SELECT free_at FROM outbox_senders WHERE provider = ?1 ->> (filter ->> 'source')
-), 0))) AS due_at FROM replays WHERE state = 'running' AND kind = 'import'";
+), 0))) AS due_at FROM replays WHERE state = 'running' AND kind IN ('import', 'reconcile')";
 
 const STOPPED: &str = "\
 -- an import that only an operator can continue
@@ -113,17 +114,23 @@ WHERE id = ?1 AND state = 'running'";
 /// For a caller that knows that the processes that ran imports have ended. `?1` now, `?2` the end of a lease that begins now.
 const FREE: &str = "\
 -- imports that a process was running
-UPDATE replays SET due_at = ?1 WHERE state = 'running' AND kind = 'import' AND due_at > ?1 AND due_at <= ?2";
+UPDATE replays SET due_at = ?1 WHERE state = 'running' AND kind IN ('import', 'reconcile') AND due_at > ?1 AND due_at <= ?2";
 
-/// The id of an import: the same if the same actor plans the same at the same time.
-pub fn import_id(filter: &ImportFilter, actor: &str, now: Timestamp) -> String {
-    let plan = to_json(&("import", filter, actor, now));
+/// The id of an import or reconciliation: the same if the same actor plans the same at the same time.
+pub fn job_id(kind: JobKind, filter: &impl Serialize, actor: &str, now: Timestamp) -> String {
+    let plan = to_json(&(kind.as_str(), filter, actor, now));
     sha256_hex(&[plan.as_bytes()])[..16].to_owned()
 }
 
-/// Plans an import.
-pub fn plan_import(id: &str, filter: &ImportFilter, actor: &str, now: Timestamp) -> Statement {
-    Statement::new(PLAN, params![id, Param::json(filter), actor, now])
+/// Plans an import or reconciliation.
+pub fn plan_job(
+    id: &str,
+    kind: JobKind,
+    filter: &impl Serialize,
+    actor: &str,
+    now: Timestamp,
+) -> Statement {
+    Statement::new(PLAN, params![id, Param::json(filter), actor, now, kind.as_str()])
 }
 
 /// Continues the imports of processes that have ended.
@@ -131,12 +138,14 @@ pub fn resume_imports(now: Timestamp) -> Statement {
     Statement::new(FREE, params![now, now + LEASE])
 }
 
-/// A leased import.
+/// A leased import or reconciliation.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct LeasedImport {
     /// Its id.
     pub id: String,
-    /// JSON: [`ImportFilter`].
+    /// Which of the two it is.
+    pub kind: JobKind,
+    /// JSON: [`ImportFilter`], or [`ReconcileFilter`](crate::reconcile::ReconcileFilter).
     pub filter: String,
     /// Objects per second.
     pub rate: u32,

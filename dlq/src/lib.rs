@@ -20,6 +20,7 @@ mod drain;
 pub mod import;
 pub mod jobs;
 pub mod kinds;
+pub mod reconcile;
 mod recover;
 mod rejections;
 pub mod replay;

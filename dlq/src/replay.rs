@@ -201,7 +201,7 @@ RETURNING id";
 const AHEAD: &str = "\
 -- replays with times of a clock that was ahead
 UPDATE replays SET due_at = iif(due_at > ?2, ?1, due_at), planned_at = iif(planned_at > ?3, ?1, planned_at)
-WHERE state = 'running' AND kind <> 'import' AND (due_at > ?2 OR planned_at > ?3)";
+WHERE state = 'running' AND kind NOT IN ('import', 'reconcile') AND (due_at > ?2 OR planned_at > ?3)";
 
 /// A replay has only letters that failed before it was planned. `?1` now, `?2` the latest possible time of a failure.
 const FAILED_AHEAD: &str = "\
@@ -213,7 +213,7 @@ const TAKE: &str = "\
 -- lease a replay
 UPDATE replays SET due_at = ?2
 WHERE id = (
-    SELECT id FROM replays WHERE state = 'running' AND kind <> 'import' AND due_at <= ?1 ORDER BY due_at LIMIT 1
+    SELECT id FROM replays WHERE state = 'running' AND kind NOT IN ('import', 'reconcile') AND due_at <= ?1 ORDER BY due_at LIMIT 1
 )
 RETURNING id, kind, filter, rate, planned_at, generation, reached";
 
@@ -262,7 +262,7 @@ WHERE state = 'replaying' AND EXISTS (
 
 const NEXT: &str = "\
 -- when the next replay is due
-SELECT min(due_at) AS due_at FROM replays WHERE state = 'running' AND kind <> 'import'";
+SELECT min(due_at) AS due_at FROM replays WHERE state = 'running' AND kind NOT IN ('import', 'reconcile')";
 
 const DISCARD: &str = "\
 -- discard a letter

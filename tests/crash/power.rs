@@ -106,7 +106,11 @@ enum Naming {
     MadeFolder(PathBuf),
     Removed(PathBuf, Vec<u8>),
     /// A file took a name, and the place of the file that had it: both happen or neither does.
-    Renamed { from: PathBuf, to: PathBuf, replaced: Option<Vec<u8>> },
+    Renamed {
+        from: PathBuf,
+        to: PathBuf,
+        replaced: Option<Vec<u8>>,
+    },
 }
 
 impl Naming {

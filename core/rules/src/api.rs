@@ -155,6 +155,14 @@ pub struct List {
     pub event_type: String,
 }
 
+impl List {
+    /// The event type under which rules see that an object was deleted.
+    pub fn deletion(&self) -> String {
+        let types = self.event_type.strip_suffix("updated").unwrap_or(&self.event_type);
+        format!("{types}deleted")
+    }
+}
+
 /// The lists of an API, in an order that does not change.
 pub fn lists(provider: Provider) -> impl Iterator<Item = List> {
     OBJECTS.iter().filter(move |object| object.provider == provider).filter_map(|object| {

@@ -15,8 +15,8 @@ use crate::ast::{
 use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, EventField, Form, GUARD_COLUMNS, Guard, HandlerRef,
-    Path, PathRead, Places, Program, Reads, Refetch, Rule, Send, Sql, Step, Suppression, Takes,
-    TieStep, Unmatched, Value, ValuePath, When,
+    Path, PathRead, Places, Program, Proof, Reads, Refetch, Rule, Send, Sql, Step, Suppression,
+    Takes, TieStep, Unmatched, Value, ValuePath, When,
 };
 
 /// What the rest of hookmill.toml says that rules refer to.
@@ -58,7 +58,7 @@ pub fn compile(
             _ => None,
         })
     };
-    let managed = managed(tables().map(|(_, table)| table));
+    let managed = managed(tables());
     for (rule, agreed) in rules.iter().zip(agree::agreed(rules)) {
         if let Some(name) = rule.handler.as_ref().filter(|name| !handlers.contains(&&*name.value)) {
             let problem = name.error(format!("there is no handler `{}`", name.value));
@@ -87,6 +87,8 @@ pub fn compile(
 struct Managed<'r> {
     /// Every column that a rule sets.
     columns: BTreeSet<&'r str>,
+    /// The sources of its rules.
+    sources: BTreeSet<&'r str>,
     /// Whether a rule removes rows.
     removes: bool,
     /// The parents of its rows: columns and tables.
@@ -95,11 +97,14 @@ struct Managed<'r> {
     children: BTreeSet<(&'r str, &'r str)>,
 }
 
-fn managed<'r>(rules: impl Iterator<Item = &'r TableDecl>) -> BTreeMap<&'r str, Managed<'r>> {
+fn managed<'r>(
+    rules: impl Iterator<Item = (&'r RuleDecl, &'r TableDecl)>,
+) -> BTreeMap<&'r str, Managed<'r>> {
     let mut managed = BTreeMap::<_, Managed<'r>>::new();
-    for rule in rules {
+    for (whole, rule) in rules {
         let table = managed.entry(rule.table.value.as_str()).or_default();
         table.columns.extend(rule.newest().into_iter().flat_map(|newest| names(&newest.set)));
+        table.sources.extend(whole.on.iter().map(|on| on.source.as_str()));
         table.removes |= matches!(rule.write, TableWrite::Remove { .. });
         let child = rule.table.value.as_str();
         for (column, parent) in rule.newest().into_iter().flat_map(|newest| &newest.parents) {
@@ -186,13 +191,17 @@ fn compile_rule(
     let body = if rule.handler.is_some() { &mut returned } else { body };
     let mut places = Places { body, element: &mut elements };
     let name = rule.name.value.as_str();
+    let mut proof = None;
     let (sql, effect) = match &rule.effect {
         EffectDecl::Table(table) => {
             let none = Managed::default();
             let managed = all.get(table.table.value.as_str()).unwrap_or(&none);
             let orphans = orphans(name, &table.table.value, all, schema);
             let managed = (managed, orphans);
-            compile_table((rule, agreed), table, managed, (schema, surroundings), &mut places)?
+            let table =
+                compile_table((rule, agreed), table, managed, (schema, surroundings), &mut places)?;
+            proof = table.2;
+            (table.0, table.1)
         }
         EffectDecl::Send(send) => {
             (vec![sql::outbox(name).into()], compile_send(send, surroundings, &mut places)?)
@@ -233,6 +242,7 @@ fn compile_rule(
         each: list.map(|list| Each { list, reads: elements, more }),
         when,
         effect,
+        proof,
     })
 }
 
@@ -326,7 +336,7 @@ fn compile_table(
     (managed, orphans): (&Managed<'_>, Vec<Sql>),
     (schema, surroundings): (&Schema, &Surroundings),
     places: &mut Places<'_>,
-) -> Result<(Vec<Sql>, Effect), Vec<ConfigError>> {
+) -> Result<(Vec<Sql>, Effect, Option<Proof>), Vec<ConfigError>> {
     let mut errors = Vec::new();
     let (name, table_name) = (&whole.name, &rule.table.value);
     if OWN_TABLES.contains(&table_name.as_str()) {
@@ -386,8 +396,9 @@ fn compile_table(
         set: names(rule.columns()).collect(),
         unset,
     };
+    let proof = proof(whole, rule, &target, (managed, &columns, owners), surroundings);
     let table = table_name.clone();
-    Ok(match &rule.write {
+    let (sql, effect) = match &rule.write {
         TableWrite::Count { .. } => {
             (vec![target.count().into()], Effect::Row { table, guard: None, columns })
         }
@@ -422,7 +433,46 @@ fn compile_table(
             let keys = target.key.len() - owners;
             (sql, Effect::Rows { table, guard, owner: columns, columns: rows, keys })
         }
-    })
+    };
+    Ok((sql, effect, proof))
+}
+
+/// How the rows of a rule are compared with those in the table, if a list of an API has their objects.
+fn proof(
+    whole: &RuleDecl,
+    rule: &TableDecl,
+    target: &Target<'_>,
+    (managed, columns, owners): (&Managed<'_>, &[Column], usize),
+    surroundings: &Surroundings,
+) -> Option<Proof> {
+    let provider = whole.on.iter().find_map(|on| {
+        let provider = surroundings.apis.get(&on.source).copied()?;
+        let mut lists = api::lists(provider);
+        lists.any(|list| on.matches(&on.source, &list.event_type)).then_some(provider)
+    })?;
+    let of = |path: &str| {
+        let mut found = columns.iter().filter(|column| column.value.to_string() == path);
+        found.next().map(|column| column.name.as_str())
+    };
+    let compare = match &rule.write {
+        TableWrite::Count { .. } => return None,
+        TableWrite::List { .. } => target.compare_list(owners, whole.more.is_some()),
+        TableWrite::Update { .. } => target.compare(false),
+        TableWrite::Upsert { .. } | TableWrite::Remove { .. } => target.compare(true),
+    };
+    let mut proof = Proof { compare, listed: None, rest: None };
+    let is_upsert = matches!(rule.write, TableWrite::Upsert { .. } | TableWrite::Remove { .. });
+    let id = of(&format!("{}.id", api::object(provider)));
+    if is_upsert
+        && managed.sources.len() == 1
+        && id.is_some()
+        && target.key.as_slice() == id.as_slice()
+    {
+        let account = of("account").filter(|_| provider == Provider::Stripe);
+        proof.listed = Some(target.listed());
+        proof.rest = Some(target.rest(account));
+    }
+    Some(proof)
 }
 
 /// The API for `refetch`: set in the rule, or implied by a preset or by lists that may be incomplete, if there is one.

@@ -80,6 +80,36 @@ pub struct Rule {
     pub when: When,
     /// The effect.
     pub effect: Effect,
+    /// How its rows are compared with those in the table, if a list of an API has their objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// Statements that compare the rows of a rule with those in its table. They take rows as the rule's own statements do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proof {
+    /// Returns a row for each difference:
+    ///
+    /// - `object`: the event's id;
+    /// - `key`: the row's key, a JSON array of texts;
+    /// - `verdict`: `missing`, `extra` or `different`; or `newer` if a newer event has changed the row or list;
+    /// - `columns`: for `different`, a JSON array of `[name, held, other]`, with the values as texts.
+    pub compare: Sql,
+    /// Notes that a list has these rows; none if another source may have written a row of the table.
+    pub listed: Option<Sql>,
+    /// Finds the rows that no list has, if the key is the object's id.
+    pub rest: Option<Rest>,
+}
+
+/// A statement that finds the rows that no list has. It reads at most `?4` rows, in the order of the id from `?2` on, or from
+/// the first if that is `NULL`; `?1` is the generation, `?3` the connected account of Stripe. It returns one row: `last`, the
+/// id that it read last; `read`, their number; and `rest`, a JSON array of the ids.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rest {
+    /// SQL text.
+    pub text: Arc<str>,
+    /// Whether rows of other accounts are left out: a column of the table says to which account a row belongs.
+    pub tells_accounts: bool,
 }
 
 impl Rule {

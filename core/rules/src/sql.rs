@@ -10,7 +10,9 @@
 use super::row::{
     EVENT_ID, EXTENT, GENERATION, GUARDED, LIST_EVENT_ID, PLAIN, PRECEDENCE, SOURCE, VERSION,
 };
-use super::{DELETION, Elements, FETCHED, GUARD_COLUMNS, Sql, Suppression, Takes};
+use super::{
+    DELETION, Elements, Extent, FETCHED, FINAL, GUARD_COLUMNS, Rest, Sql, Suppression, Takes,
+};
 use hookmill_core::schema::ROW_GUARDS;
 
 /// The rows of the parameter, one `_row` each, and the `_place` of each, which is that of its list in `?2`. Names of ours begin
@@ -129,6 +131,31 @@ fn order() -> String {
 /// A key as `row_guards` stores it: the texts of its values.
 fn key_text(values: impl Iterator<Item = String>) -> String {
     format!("json_array({})", list(values.map(|value| format!("CAST({value} AS TEXT)"))))
+}
+
+/// Of the pairs of a held value and the value of an event, those that differ: a JSON array of `[name, held, other]`, with texts.
+fn differences<'n>(pairs: impl Iterator<Item = (&'n str, (String, String))>) -> String {
+    // A column of the application's may have another collating sequence.
+    let difference = |(name, (held, value)): (&str, (String, String))| {
+        let name = literal(name);
+        format!(
+            "iif({held} COLLATE BINARY IS NOT {value} COLLATE BINARY,              ',' || json_array({name}, CAST({held} AS TEXT), CAST({value} AS TEXT)), '')"
+        )
+    };
+    let all: Vec<_> = pairs.map(difference).collect();
+    format!("'[' || substr({}, 2) || ']'", concatenated(&all))
+}
+
+/// The texts as one. A table may have more columns than an expression of D1 may have levels.
+fn concatenated(texts: &[String]) -> String {
+    match texts {
+        [] => "''".to_owned(),
+        [one] => one.clone(),
+        several => {
+            let (left, right) = several.split_at(several.len() / 2);
+            format!("({} || {})", concatenated(left), concatenated(right))
+        }
+    }
 }
 
 /// A rule's name as a one-line SQL comment.
@@ -464,6 +491,162 @@ impl Target<'_> {
                 .push(Sql { takes: Takes::Parts, ..self.write(owner, &part, partial, &update) });
         }
         statements
+    }
+
+    /// Compares what [`Target::upsert`], [`Target::update`] or [`Target::remove`] would write with what is there: see [`Proof`].
+    ///
+    /// `creates`: a row that is not there is missing. Only the application creates rows of [`Target::update`].
+    pub(super) fn compare(&self, creates: bool) -> Sql {
+        let keys = || self.key.iter().zip(members(GUARDED, self.key.len()));
+        let joined: Vec<_> =
+            keys().map(|(name, value)| format!("_held.{} = {value}", quoted(name))).collect();
+        let columns = [self.key.as_slice(), &self.set].concat();
+        let place = |name| columns.iter().position(|column| *column == name);
+        let gone = self
+            .parents
+            .iter()
+            .filter_map(|parent| Some(parent.is_gone(&member(GUARDED + place(parent.column)?))));
+        let is_deleted = [format!("{} = {}", member(EXTENT), Extent::Deleted as u8)];
+        let is_deleted = is_deleted.into_iter().chain(gone).collect::<Vec<_>>().join(" OR ");
+        let values = members(GUARDED + self.key.len(), self.set.len());
+        let set = self.set.iter().map(|name| format!("_held.{}", quoted(name))).zip(values);
+        let unset =
+            self.unset.iter().map(|name| (format!("_held.{}", quoted(name)), "NULL".to_owned()));
+        let names = self.set.iter().chain(&self.unset).copied().chain(["_deleted"]);
+        let deleted = ("_held.\"_deleted\"".to_owned(), format!("({is_deleted})"));
+        let differences = differences(names.zip(set.chain(unset).chain([deleted])));
+        let order = order();
+        let missing = if creates { "NOT _is_deleted" } else { "false" };
+        let text = format!(
+            "{head},\n\
+             _pairs AS (SELECT {object} AS object, {key} AS \"key\", _held.{first} IS NULL AS _is_absent, {is_deleted} AS _is_deleted,\n\
+             (_held.\"_version\", _held.\"_precedence\", _held.\"_event_id\") > {order} AS _is_newer,\n\
+             coalesce(_held.\"_version\" >= {FINAL}, false) AS _is_final, _held.\"_deleted\" AS _was_deleted, {differences} AS _columns,\n\
+             (SELECT _gone.version FROM {ROW_GUARDS} AS _gone WHERE _gone.table_name = {table} AND _gone.key = {key}\n\
+             AND (_gone.version, _gone.precedence, _gone.event_id) > {order}) AS _gone\n\
+             FROM _rows LEFT JOIN {target} AS _held ON {joined}),\n\
+             _judged AS (SELECT *, CASE\n\
+             WHEN _is_absent THEN iif({missing}, iif(_gone < {FINAL}, 'newer', 'missing'), NULL)\n\
+             WHEN _is_newer AND _is_final THEN iif(_was_deleted AND NOT _is_deleted, 'different', NULL)\n\
+             WHEN _is_newer THEN 'newer'\n\
+             WHEN _columns <> '[]' THEN 'different' END AS verdict FROM _pairs)\n\
+             SELECT object, \"key\", verdict, CASE WHEN verdict <> 'different' THEN '[]'\n\
+             WHEN _is_newer THEN '[[\"_deleted\",\"1\",\"0\"]]' ELSE _columns END AS columns\n\
+             FROM _judged WHERE verdict IS NOT NULL",
+            head = head(self.rule),
+            object = member(EVENT_ID),
+            key = key_text(members(GUARDED, self.key.len())),
+            first = quoted(self.key[0]),
+            table = literal(self.table),
+            target = quoted(self.table),
+            joined = joined.join(" AND "),
+        );
+        text.into()
+    }
+
+    /// The same for [`Target::replace`].
+    pub(super) fn compare_list(&self, owner: usize, partial: bool) -> Sql {
+        let (target, table) = (quoted(self.table), literal(self.table));
+        let owner_columns =
+            || self.key[..owner].iter().map(|name| format!("_held.{}", quoted(name)));
+        let of_owner = |list: &str| {
+            let pairs = owner_columns().zip(owner_names(owner));
+            let pairs: Vec<_> =
+                pairs.map(|(column, name)| format!("{column} = {list}.{name}")).collect();
+            pairs.join(" AND ")
+        };
+        let own = self.key.len() - owner;
+        let of_element: Vec<_> = self.key[owner..]
+            .iter()
+            .zip(0..own)
+            .map(|(name, i)| format!("AND _held.{} = _items.{}", quoted(name), member(i)))
+            .collect();
+        let values = (own..own + self.set.len()).map(|i| format!("_items.{}", member(i)));
+        let columns = self.set.iter().map(|name| format!("_held.{}", quoted(name))).zip(values);
+        // A row that a newer, incomplete list has written stays.
+        let older = if partial {
+            "AND coalesce((_held.\"_version\", _held.\"_precedence\", _held.\"_event_id\") <= (_of_version, _of_precedence, _object), true)"
+        } else {
+            ""
+        };
+        let names = |row: &str, first: usize| {
+            list((0..owner).map(|i| format!("{row} ->> {} AS _owner{i}", first + i)))
+        };
+        let text = format!(
+            "{head},\n\
+             _lists AS MATERIALIZED (SELECT _place, {object} AS _object, {version} AS _of_version, {precedence} AS _of_precedence,\n\
+             {extent} AS _extent, {of_row}, {owner_key} AS _key, (SELECT _newer.version < {FINAL} FROM {ROW_GUARDS} AS _newer\n\
+             WHERE _newer.table_name = {table} AND _newer.key = {owner_key}\n\
+             AND (_newer.version, _newer.precedence, _newer.event_id) > {order}) AS _newer FROM _rows),\n\
+             _items AS MATERIALIZED (SELECT _lists.*, _element.value AS _row FROM jsonb_each(?2) AS _list\n\
+             CROSS JOIN jsonb_each(_list.value) AS _element JOIN _lists ON _place = _list.key\n\
+             WHERE _element.key > {owner} AND _newer IS NULL),\n\
+             _found AS (SELECT _object, {item_key} AS _key, iif(_held.{first} IS NULL, 'missing', 'different') AS _verdict,\n\
+             {differences} AS _columns FROM _items LEFT JOIN {target} AS _held ON {of_items} {of_element}\n\
+             WHERE true {older}\n\
+             UNION ALL\n\
+             SELECT _object, {stored}, 'extra', '[]' FROM _lists JOIN {target} AS _held ON {of_lists}\n\
+             WHERE _newer IS NULL AND _extent <> {part} {older}\n\
+             AND {stored} NOT IN (SELECT {item_key} FROM _items)\n\
+             UNION ALL\n\
+             SELECT _object, _key, 'newer', '[]' FROM _lists WHERE _newer)\n\
+             SELECT _object AS object, _key AS \"key\", _verdict AS verdict, iif(_verdict = 'different', _columns, '[]') AS columns\n\
+             FROM _found WHERE _verdict <> 'different' OR _columns <> '[]'",
+            head = head(self.rule),
+            object = member(EVENT_ID),
+            version = member(VERSION),
+            precedence = member(PRECEDENCE),
+            extent = member(EXTENT),
+            of_row = names("_row", GUARDED),
+            owner_key = key_text(members(GUARDED, owner)),
+            order = order(),
+            item_key = key_text(
+                owner_names(owner).chain(members(0, own)).map(|name| format!("_items.{name}"))
+            ),
+            first = quoted(self.key[0]),
+            differences = differences(self.set.iter().copied().zip(columns)),
+            of_items = of_owner("_items"),
+            of_element = of_element.join(" "),
+            stored = key_text(self.key.iter().map(|name| format!("_held.{}", quoted(name)))),
+            of_lists = of_owner("_lists"),
+            part = Extent::Part as u8,
+        );
+        Sql { elements: Elements::Whole, ..text.into() }
+    }
+
+    /// Notes the rows that a list of the provider has.
+    pub(super) fn listed(&self) -> Sql {
+        format!(
+            "{head}\n\
+             INSERT INTO listed_rows (generation, table_name, key)\n\
+             SELECT {generation}, {table}, {key} FROM _rows\n\
+             WHERE true\n\
+             ON CONFLICT DO NOTHING",
+            head = head(self.rule),
+            generation = member(GENERATION),
+            table = literal(self.table),
+            key = key_text(members(GUARDED, self.key.len())),
+        )
+        .into()
+    }
+
+    /// Finds the rows that no list has, a part of the table at a time: see [`Rest`].
+    pub(super) fn rest(&self, account: Option<&str>) -> Rest {
+        let (target, id) = (quoted(self.table), quoted(self.key[0]));
+        let of_account =
+            account.map(|column| format!("AND {} IS ?3", quoted(column))).unwrap_or_default();
+        let text = format!(
+            "-- rule {rule}: rows that no list has\n\
+             WITH _some AS MATERIALIZED (SELECT {id} AS _id, \"_deleted\" = 0 {of_account} AS _counts FROM {target}\n\
+             WHERE {id} >= coalesce(?2, (SELECT min({id}) FROM {target})) ORDER BY {id} LIMIT ?4)\n\
+             SELECT max(_id) AS last, count(*) AS read, json_group_array(_id) FILTER (WHERE _counts AND NOT EXISTS (\n\
+             SELECT 1 FROM listed_rows WHERE generation = ?1 AND table_name = {table} AND key = {key}\n\
+             )) AS rest FROM _some",
+            rule = comment(self.rule),
+            table = literal(self.table),
+            key = key_text(["_id".to_owned()].into_iter()),
+        );
+        Rest { text: text.into(), tells_accounts: account.is_some() }
     }
 
     /// Begins a statement about the elements of some lists: `lists`, and their `items`. `rows` selects the rows of the

@@ -1,0 +1,218 @@
+//! The state of reconciliations: what differs between the tables and a provider's API. The consumers' stage compares them.
+//!
+//! A reconciliation is a job like an import ([`crate::import`]). A difference is found, and counts when a later request has
+//! confirmed it: an event may have been on its way.
+//!
+//! ```text
+//! difference  found -> confirmed | repaired | unclear
+//!               '---> removed: it was none
+//! ```
+
+use hookmill_core::params;
+use hookmill_core::store::{Param, Statement, json};
+use hookmill_core::words::{DriftKind, DriftState};
+use serde::{Deserialize, Serialize};
+
+use crate::replay::{FilterError, check_blank};
+
+/// The maximum number of rows of `listed_rows` that one statement removes.
+const CLEARED: u32 = 5_000;
+
+/// Selects what is compared.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileFilter {
+    /// The source.
+    pub source: String,
+    /// The table; if none, every table whose rows come from the objects of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// The connected account of Stripe that has the objects; if none, that of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The number of objects of each list, the first ones; if none, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u32>,
+    /// Whether the objects that differ are sent through the rules.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+}
+
+impl ReconcileFilter {
+    /// Checks the filter.
+    ///
+    /// # Errors
+    ///
+    /// If a name is blank.
+    pub fn check(&self) -> Result<(), FilterError> {
+        check_blank(&[
+            ("source", Some(&self.source)),
+            ("table", self.table.as_deref()),
+            ("account", self.account.as_deref()),
+        ])
+    }
+}
+
+/// A difference.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Drift {
+    /// The table.
+    #[serde(rename = "table_name")]
+    pub table: String,
+    /// JSON: the key of the row, an array of texts.
+    pub key: String,
+    /// What differs.
+    pub kind: DriftKind,
+    /// The id of the object.
+    pub object: String,
+    /// The names of the columns that differ.
+    #[serde(deserialize_with = "json")]
+    pub columns: Vec<String>,
+}
+
+impl Drift {
+    fn row(&self) -> (&str, &str, &str, &str, &[String]) {
+        (&self.table, &self.key, self.kind.as_str(), &self.object, &self.columns)
+    }
+}
+
+/// `?1` JSON: rows; `?2` the generation, `?3` the list, `?4` the page, `?5` the state.
+const FOUND: &str = "\
+-- differences
+INSERT INTO drifts (generation, table_name, key, kind, object, list, page, columns, state)
+SELECT ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?3, ?4, value ->> 4, ?5 FROM jsonb_each(?1)
+WHERE true
+ON CONFLICT DO NOTHING";
+
+/// `?1` the generation.
+const NEXT: &str = "\
+-- the next differences to confirm
+SELECT list, page, object FROM drifts WHERE generation = ?1 AND state = 'found' ORDER BY page DESC, object LIMIT 1";
+
+/// `?1` the generation, `?2` the page, `?3` the object; `NULL` for all of the page.
+const OF: &str = "\
+-- differences to confirm
+SELECT table_name, key, kind, object, columns FROM drifts
+WHERE generation = ?1 AND state = 'found' AND page IS ?2 AND (?3 IS NULL OR object = ?3)";
+
+/// `?1` JSON: rows as in [`FOUND`]; `?2` the generation, `?3` the new state.
+const SETTLE: &str = "\
+-- confirmed differences
+UPDATE drifts SET state = ?3, kind = value ->> 2, columns = value ->> 4 FROM jsonb_each(?1)
+WHERE generation = ?2 AND table_name = value ->> 0 AND drifts.key = value ->> 1";
+
+/// `?1` JSON: rows as in [`FOUND`]; `?2` the generation.
+const NONE: &str = "\
+-- differences that were none
+DELETE FROM drifts WHERE generation = ?2
+    AND (table_name, key) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each(?1))";
+
+/// `?1` JSON: rows as in [`FOUND`]; `?2` the generation.
+const BY_ID: &str = "\
+-- differences whose objects have left their page
+UPDATE drifts SET page = NULL FROM jsonb_each(?1)
+WHERE generation = ?2 AND table_name = value ->> 0 AND drifts.key = value ->> 1";
+
+const CLEAR: &str = "\
+-- rows that were listed
+DELETE FROM listed_rows WHERE generation = ?1
+    AND (table_name, key) IN (SELECT table_name, key FROM listed_rows WHERE generation = ?1 LIMIT ?2) RETURNING NULL";
+
+/// `?1` the generation.
+const REPORT: &str = "\
+-- what a reconciliation has found
+SELECT table_name, kind, state, columns, count(*) AS n FROM drifts WHERE generation = ?1 GROUP BY 1, 2, 3, 4";
+
+const REPORTED: &str = "\
+-- the report of a reconciliation
+UPDATE replays SET report = ?2 WHERE id = ?1";
+
+/// Records differences of a page, or of objects that are requested by their ids.
+pub fn found(
+    generation: u32,
+    (list, page): (&str, Option<&str>),
+    drifts: &[Drift],
+    state: DriftState,
+) -> Vec<Statement> {
+    let rest = params![generation, list, page, state.as_str()];
+    with(FOUND, drifts, rest)
+}
+
+/// Asks which page or object to request next: [`Next`].
+pub fn next(generation: u32) -> Statement {
+    Statement::new(NEXT, params![generation])
+}
+
+/// What to request next.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Next {
+    /// The name of the list.
+    pub list: String,
+    /// The page; none if the object is requested by its id.
+    pub page: Option<String>,
+    /// The object.
+    pub object: String,
+}
+
+impl Next {
+    /// Asks for its differences: [`Drift`].
+    pub fn drifts(&self, generation: u32) -> Statement {
+        let object = self.page.is_none().then_some(&self.object);
+        Statement::new(OF, params![generation, self.page.as_ref(), object])
+    }
+}
+
+/// Records the state of differences.
+pub fn settle(generation: u32, drifts: &[Drift], state: DriftState) -> Vec<Statement> {
+    with(SETTLE, drifts, params![generation, state.as_str()])
+}
+
+/// Removes differences that were none.
+pub fn none(generation: u32, drifts: &[Drift]) -> Vec<Statement> {
+    with(NONE, drifts, params![generation])
+}
+
+/// The objects of these differences are requested by their ids.
+pub fn by_id(generation: u32, drifts: &[Drift]) -> Vec<Statement> {
+    with(BY_ID, drifts, params![generation])
+}
+
+fn with(sql: &str, drifts: &[Drift], rest: Vec<Param>) -> Vec<Statement> {
+    let mut statements = Statement::for_each(sql, drifts.iter().map(Drift::row));
+    for statement in &mut statements {
+        statement.params.extend(rest.iter().cloned());
+    }
+    statements
+}
+
+/// Removes some of the rows that were listed. Returns a row for each.
+pub fn clear(generation: u32) -> Statement {
+    Statement::new(CLEAR, params![generation, CLEARED])
+}
+
+/// Counts the differences: [`Count`].
+pub fn count(generation: u32) -> Statement {
+    Statement::new(REPORT, params![generation])
+}
+
+/// A number of differences.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Count {
+    /// The table.
+    #[serde(rename = "table_name")]
+    pub table: String,
+    /// Their kind.
+    pub kind: DriftKind,
+    /// Their state.
+    pub state: DriftState,
+    /// The columns that differ.
+    #[serde(deserialize_with = "json")]
+    pub columns: Vec<String>,
+    /// Their number.
+    pub n: u64,
+}
+
+/// Records the report: JSON.
+pub fn report(id: &str, report: &str) -> Statement {
+    Statement::new(REPORTED, params![id, report])
+}
