@@ -33,7 +33,8 @@ use hookmill_core::request::Request;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::import::{ImportFilter, plan_import};
+use hookmill_core::words::JobKind;
+use hookmill_dlq::import::{ImportFilter, plan_job};
 use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::unsent::remove_unsent;
 use hookmill_dlq::{drain, record_rejections, status, sweep};
@@ -669,7 +670,10 @@ fn stages() {
             let channels = OutboxChannel::all(config, key).unwrap();
             stranded(store, &channels).await.unwrap();
             let filter = ImportFilter { source: "s".into(), ..ImportFilter::default() };
-            store.execute(vec![plan_import("import", &filter, "ada", clock())]).await.unwrap();
+            store
+                .execute(vec![plan_job("import", JobKind::Import, &filter, "ada", clock())])
+                .await
+                .unwrap();
             store.execute(vec![run_replay("import", 100, "", "ada", clock())]).await.unwrap();
             import::resume(store, clock()).await.unwrap();
             for answer in [Says(503, "{}"), Says(200, "{\"data\":[],\"has_more\":false}")] {

@@ -82,7 +82,8 @@ const FOUND: &str = "\
 INSERT INTO drifts (generation, table_name, key, kind, object, list, page, columns, state)
 SELECT ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?3, ?4, value ->> 4, ?5 FROM jsonb_each(?1)
 WHERE true
-ON CONFLICT DO NOTHING";
+ON CONFLICT (generation, table_name, key) DO UPDATE SET kind = excluded.kind, object = excluded.object, list = excluded.list,
+    page = excluded.page, columns = excluded.columns, state = excluded.state";
 
 /// `?1` the generation.
 const NEXT: &str = "\

@@ -54,17 +54,18 @@ FROM (SELECT replay, min(at) AS at FROM sent WHERE lost GROUP BY replay) AS firs
 WHERE replays.id = first.replay
 RETURNING id";
 
-/// Starts imports with unproven objects again. The ledger rejects the objects that took effect.
+/// Starts imports and reconciliations with unproven objects again. The ledger rejects the objects that took effect.
 const IMPORTS: &str = "\
--- start imports again
+-- start imports and reconciliations again
 UPDATE replays SET reached = NULL, sent = 0, due_at = iif(state = 'done', {now}, due_at),
     ended_at = iif(state = 'done', NULL, ended_at), state = iif(state = 'done', 'running', state)
-WHERE kind = 'import' AND state IN ('running', 'paused', 'done') AND applied + failed < sent
+WHERE kind IN ('import', 'reconcile') AND state IN ('running', 'paused', 'done') AND applied + failed < sent
 RETURNING id";
 
 /// The statements that make a restored database consistent, before anything runs on it. They run in one transaction and
 /// have no parameters. The second returns a row for each letter that is dead again, the third for each reprocessing that
-/// moved back, and the last for each import that starts again.
+/// moved back, and the last for each import or reconciliation that starts
+/// again.
 pub fn recover(now: Timestamp) -> Vec<Statement> {
     let field = |name| format!("(replays.filter ->> '{name}')");
     let kind = field("type");

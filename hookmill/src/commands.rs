@@ -10,6 +10,7 @@ pub mod explain;
 pub mod import;
 pub mod init;
 pub mod migrate;
+pub mod reconcile;
 pub mod rejections;
 pub mod replays;
 pub mod reprocess;

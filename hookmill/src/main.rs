@@ -6,6 +6,7 @@
 //! | 0 | success |
 //! | 1 | failure; the reason is on stderr |
 //! | 2 | invalid command line |
+//! | 3, 4 | `reconcile`: the tables differ; it could not tell |
 
 mod client;
 mod commands;
@@ -20,15 +21,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, check, counts, dead_letters, email, events, explain, import, init, migrate, rejections,
-    replays, reprocess, schema, send, stats, tail, test, token, verify, verify_data,
+    backup, check, counts, dead_letters, email, events, explain, import, init, migrate, reconcile,
+    rejections, replays, reprocess, schema, send, stats, tail, test, token, verify, verify_data,
 };
 use crate::list::note;
 use crate::run::{dev, serve};
 
 /// Receives webhooks and applies each event exactly once.
 ///
-/// Exit codes: 0 success, 1 failure, 2 invalid command line.
+/// Exit codes: 0 success, 1 failure, 2 invalid command line; of `reconcile` also 3 and 4.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -55,6 +56,7 @@ enum Command {
     Replays(replays::Arguments),
     Reprocess(reprocess::Arguments),
     Import(import::Arguments),
+    Reconcile(reconcile::Arguments),
     Stats(stats::Arguments),
     Counts(counts::Arguments),
     Token(token::Arguments),
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Command::Replays(arguments) => replays::run(&arguments),
         Command::Reprocess(arguments) => reprocess::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::Reconcile(arguments) => return reconcile::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Counts(arguments) => counts::run(&arguments),
         Command::Token(arguments) => token::run(&arguments),

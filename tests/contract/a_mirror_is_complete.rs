@@ -151,3 +151,57 @@ fn an_event_that_was_never_delivered_is_found() {
     // Its transaction would have written the email.
     assert_eq!(value(&pipeline, "SELECT count(*) FROM outbox WHERE event_id LIKE 'evt_late%'"), 0);
 }
+
+#[test]
+fn a_reconciliation_finds_what_differs_and_repairs_it() {
+    let api = Api::start();
+    let pipeline = Pipeline::with_api(&api);
+    let customer = |n: u32| json!({ "id": format!("cus_{n}"), "object": "customer", "name": format!("number {n}"), "livemode": false });
+    api.lists("/v1/customers", (0..120).map(customer).collect());
+    let operator = operator(&pipeline);
+    let imported = run(&operator, &[]);
+    eventually("every object is applied", || {
+        (import(&operator, &imported)["applied"] == 120).then_some(())
+    });
+    pipeline.sql("UPDATE asked SET name = 'wrong' WHERE id IN ('cus_7', 'cus_110')");
+    pipeline.sql("DELETE FROM asked WHERE id = 'cus_9'");
+    // The configuration has no column with the account, so the key may be one for another account.
+    api.lists("/v1/customers", (0..119).map(customer).collect());
+    let reconcile = |body: Value| {
+        let plan = operator.post("/reconciliations", &body);
+        assert_eq!(plan.status, 201, "{}", plan.body);
+        let id = plan.json()["id"].as_str().unwrap_or_default().to_owned();
+        let body = json!({ "rate": 10_000, "reason": "is it right" });
+        let ran = operator.post(&format!("/replays/{id}/run"), &body);
+        assert_eq!(ran.status, 202, "{}", ran.body);
+        let done = eventually("it ends", || {
+            let job = import(&operator, &id);
+            (job["state"] == "done" && job["applied"] == job["sent"]).then_some(job)
+        });
+        (id, done["report"].clone())
+    };
+    let (id, report) = reconcile(json!({ "source": "billing" }));
+    let found = json!({ "missing": 1, "different": 2, "unclear": 1, "columns": { "name": 2 } });
+    assert_eq!(report["tables"], json!({ "asked": found }));
+    assert_eq!(
+        (&report["objects"], &report["complete"]),
+        (&json!({ "customers": 119 }), &true.into())
+    );
+    let drifts = operator.get(&format!("/replays/{id}/drifts?limit=2")).json();
+    assert_eq!(drifts["items"][0]["key"], json!(["cus_110"]));
+    let next = drifts["next"].as_str().unwrap();
+    let rest = operator.get(&format!("/replays/{id}/drifts?cursor={next}")).json();
+    assert_eq!(rest["items"].as_array().unwrap().len(), 2, "{rest}");
+    assert_eq!(pipeline.sql("SELECT count(*) FROM asked WHERE name = 'wrong'"), [[2]]);
+
+    let (_, report) = reconcile(json!({ "source": "billing", "repair": true }));
+    assert_eq!(report["tables"]["asked"]["repaired"], 3, "{report}");
+    assert_eq!(pipeline.sql("SELECT count(*) FROM asked WHERE name = 'wrong'"), [[0]]);
+    let (_, report) = reconcile(json!({ "source": "billing" }));
+    assert_eq!(report["tables"], json!({ "asked": { "unclear": 1 } }));
+    for (body, status) in
+        [(json!({ "source": "strict" }), 422), (json!({ "source": "billing", "table": "" }), 422)]
+    {
+        assert_eq!(operator.post("/reconciliations", &body).status, status, "{body}");
+    }
+}

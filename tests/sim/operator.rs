@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hookmill_core::store::{Statement, StoreError};
-use hookmill_dlq::import::{ImportFilter, import_id, plan_import};
+use hookmill_core::words::JobKind;
+use hookmill_dlq::import::{ImportFilter, job_id, plan_job};
+use hookmill_dlq::reconcile::ReconcileFilter;
 use hookmill_dlq::recover;
 use hookmill_dlq::replay::{
     LetterFilter, Turn, discard, plan_replay, replay_id, run_replay, turn_replay,
@@ -47,6 +49,7 @@ impl World {
             5..7 => self.turn(),
             7 => self.discard_one(),
             8 if self.choices.once_in(2) => self.move_table(None),
+            9 if self.choices.once_in(2) => self.reconcile_all(),
             _ => self.turn_gate(Some(false)),
         }
     }
@@ -96,9 +99,20 @@ impl World {
     /// Imports all objects of the API.
     pub fn import_all(&mut self) {
         let filter = ImportFilter { source: "billing".to_owned(), ..ImportFilter::default() };
-        let id = import_id(&filter, "operator", now());
+        let id = job_id(JobKind::Import, &filter, "operator", now());
         self.note(|| format!("import {id} of all objects"));
-        self.change(vec![plan_import(&id, &filter, "operator", now())]);
+        self.change(vec![plan_job(&id, JobKind::Import, &filter, "operator", now())]);
+        self.change(vec![run_replay(&id, 10, "", "operator", now())]);
+    }
+
+    /// Compares all objects of the API with the tables, and may repair what differs.
+    pub fn reconcile_all(&mut self) {
+        let repair = self.choices.once_in(2);
+        let source = "billing".to_owned();
+        let filter = ReconcileFilter { source, repair, ..ReconcileFilter::default() };
+        let id = job_id(JobKind::Reconcile, &filter, "operator", now());
+        self.note(|| format!("reconciliation {id}, repairs: {repair}"));
+        self.change(vec![plan_job(&id, JobKind::Reconcile, &filter, "operator", now())]);
         self.change(vec![run_replay(&id, 10, "", "operator", now())]);
     }
 

@@ -543,6 +543,18 @@ impl<'c> Simulation<'c> {
             let imported = world.imported.clone();
             world.violated(format!("an import is done, and has applied only {imported:?}"));
         }
+        let sql = "SELECT id FROM replays WHERE kind = 'reconcile' AND state = 'done' AND filter ->> 'repair'";
+        if !world.rows(sql).is_empty() {
+            let asked = world.rows("SELECT id, name FROM asked ORDER BY id");
+            let name =
+                |object: &serde_json::Value| object["name"].as_str().unwrap_or_default().to_owned();
+            let objects = world.outside.objects.iter();
+            let current: Vec<_> =
+                objects.map(|(id, object)| vec![id.clone(), name(object)]).collect();
+            if asked != current {
+                world.violated(format!("a repair is done, and the table asked is {asked:?}"));
+            }
+        }
         // A restored backup may have a report without its email.
         if world.outside.forgotten.is_empty() {
             check_outcomes(&mut world, &applied);

@@ -252,6 +252,12 @@ impl State {
             (Mood::Forbidden, _) => {
                 (401, json!({ "error": { "message": format!("no such key: {key}") } }))
             }
+            (_, Some(id)) if self.lists.contains_key("/v1/customers") => {
+                match self.lists["/v1/customers"].iter().find(|object| object["id"] == id) {
+                    Some(object) => (200, object.clone()),
+                    None => (404, json!({ "error": { "code": "resource_missing" } })),
+                }
+            }
             (_, Some(id)) => {
                 (200, json!({ "id": id, "object": "customer", "name": "as it is now" }))
             }

@@ -719,7 +719,7 @@ function drawProgress(bar, { total, sent, state }) {
 const ofTotal = ({ sent, total }) => (total === null ? number(sent) : `${number(sent)} of ${number(total)}`);
 const progressText = (replay) => `${ofTotal(replay)} sent, ${number(replay.applied)} applied, ${number(replay.failed)} failed${replay.kind === "replay" ? " again" : ""}`;
 
-const kind = (replay) => ({ replay: "Dead letters", reprocess: `Reprocessing ${number(replay.generation)}`, import: `Import ${number(replay.generation)}` })[replay.kind];
+const kind = (replay) => ({ replay: "Dead letters", reprocess: `Reprocessing ${number(replay.generation)}`, import: `Import ${number(replay.generation)}`, reconcile: `Reconciliation ${number(replay.generation)}` })[replay.kind];
 
 // The filter in words.
 function selected({ filter, kind }) {
@@ -738,16 +738,18 @@ function planner(page, { title, text, to, all, fields }) {
     event.preventDefault();
     const said = Object.fromEntries(new FormData(event.target));
     const selection = said.all ? { all: true } : {};
-    for (const { name, type, list } of fields) {
+    for (const { name, type, list, flag } of fields) {
       if (!said[name]) continue;
-      if (type === "datetime-local") selection[name] = new Date(said[name]).getTime();
+      if (flag) selection[name] = true;
+      else if (type === "number") selection[name] = Number(said[name]);
+      else if (type === "datetime-local") selection[name] = new Date(said[name]).getTime();
       else selection[name] = list ? said[name].split(",").map((one) => one.trim()).filter(Boolean) : said[name];
     }
     plan(page, selection, to);
   };
   const id = (name) => `field-${to.slice(1)}-${name}`;
   const every = all && element("div", { class: "field" }, element("span", {}, element("input", { type: "checkbox", id: id("all"), name: "all" }), " ", element("label", { for: id("all") }, all)));
-  const controls = fields.map(({ list: _, ...one }) => field({ ...one, id: id(one.name) }, ""));
+  const controls = fields.map(({ list: _, flag: __, ...one }) => field({ ...one, id: id(one.name) }, ""));
   return element(
     "section",
     {},
@@ -814,7 +816,19 @@ async function replays(page) {
       { name: "account", label: "Connected account" },
     ],
   });
-  page.fill(changes(letters, events, objects), element("section", {}, element("h2", {}, "All replays"), found));
+  const differences = planner(page, {
+    title: "Plan a reconciliation",
+    text: "Compares the objects that a provider's API has with the tables. With repair, the objects that differ go through the rules. Nothing is requested until you run the plan.",
+    to: "/reconciliations",
+    fields: [
+      { name: "source", label: "Source" },
+      { name: "table", label: "Only this table" },
+      { name: "account", label: "Connected account" },
+      { name: "sample", label: "First objects of each list", type: "number", min: 1 },
+      { name: "repair", label: "Repair", options: ["yes"], flag: true },
+    ],
+  });
+  page.fill(changes(letters, events, objects, differences), element("section", {}, element("h2", {}, "All replays"), found));
 }
 
 const TURNS = {
@@ -831,6 +845,7 @@ async function replay(page, [, id]) {
   const bar = element("div", {});
   const actions = element("div", { class: "actions" });
   const about = element("div", {});
+  const report = element("div", {});
   const planned = plans.get(id);
   let last = {};
   // Screen readers announce each quarter, not each letter.
@@ -863,9 +878,14 @@ async function replay(page, [, id]) {
     }
     last = replay;
   };
-  const update = async () => draw(await page.get(path("replays", id)));
+  const update = async () => {
+    const replay = await page.get(path("replays", id));
+    const isNew = replay.report && !report.firstChild;
+    draw(replay);
+    if (isNew) report.replaceChildren(reportOf(replay.report, (await page.get(`${path("replays", id)}/drifts`)).items));
+  };
   const act = (turn) => {
-    const fields = turn === "run" ? [{ name: "rate", label: { replay: "Letters per second", reprocess: "Events per second", import: "Objects per second" }[last.kind], type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
+    const fields = turn === "run" ? [{ name: "rate", label: { replay: "Letters per second", reprocess: "Events per second", import: "Objects per second", reconcile: "Objects per second" }[last.kind], type: "number", min: 1, max: 10_000, value: 50, required: true }] : [];
     ask({ ...TURNS[turn], fields }, async ({ why, rate }) => {
       const body = { reason: why, ...(rate && { rate: Number(rate) }) };
       draw(await api(`${path("replays", id)}/${turn}`, { method: "POST", body }));
@@ -873,11 +893,28 @@ async function replay(page, [, id]) {
     });
   };
   await update();
-  page.fill(state, bar, actions, about, planned && element("section", {}, element("h2", {}, "The plan"), planOf[planned.kind](planned)));
+  page.fill(state, bar, actions, about, report, planned && element("section", {}, element("h2", {}, "The plan"), planOf[planned.kind](planned)));
   page.every(() => (last.state === "running" || last.applied + last.failed < last.sent ? 2 : 5), update);
 }
 
-const planOf = { replay: planOfLetters, reprocess: planOfEvents, import: planOfObjects };
+const planOf = { replay: planOfLetters, reprocess: planOfEvents, import: planOfObjects, reconcile: () => [] };
+
+// What a reconciliation has found. `drifts` are the first differences.
+function reportOf({ objects, tables, unlisted, complete }, drifts) {
+  const compared = Object.values(objects).reduce((sum, one) => sum + one, 0);
+  const found = Object.entries(tables);
+  const columns = ({ columns = {} }) => Object.entries(columns).map(([name, rows]) => `${name} ${number(rows)}`).join(", ");
+  const rows = (what) => [what[0].toUpperCase() + what.slice(1), ([, of]) => number(of[what] ?? 0)];
+  return element(
+    "section",
+    {},
+    element("h2", {}, "What it found"),
+    element("p", {}, `${count(compared, "object")} compared${complete ? "" : ", not all of them"}. ${found.length ? "" : "The tables are equal."}`),
+    found.length > 0 && table("By table", [["Table", ([name]) => word(name)], ...["missing", "extra", "different", "repaired", "unclear"].map(rows), ["Columns", ([, of]) => columns(of)]], found).whole,
+    drifts.length > 0 && table("The first differences", [["Table", (one) => word(one.table)], ["Key", (one) => word(one.key.join(", "))], ["Kind", (one) => one.kind], ["Columns", (one) => one.columns.join(", ")], ["State", (one) => badge(one.state)]], drifts).whole,
+    unlisted.length > 0 && element("p", {}, `Not compared, since no list has their objects: ${unlisted.join(", ")}.`),
+  );
+}
 
 function planOfObjects(planned) {
   return element("p", {}, "All objects of ", word(planned.filter.source), `: ${planned.lists.join(", ")}.`);

@@ -53,7 +53,7 @@ pub const BASE: &str = "/admin/api/v1";
     tags(
         (name = "events", description = "Events and their results"),
         (name = "dead letters", description = "Events that could not be applied"),
-        (name = "replays", description = "Replays of dead letters, reprocessings of applied events, and imports of objects"),
+        (name = "replays", description = "Replays of dead letters, reprocessings of applied events, imports of objects, and reconciliations"),
         (name = "outbox", description = "Emails, SMS and tracking events"),
         (name = "operation", description = "The current state, and the audit"),
     ),
@@ -75,6 +75,8 @@ fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(replays::list, replays::plan))
         .routes(routes!(replays::reprocess))
         .routes(routes!(imports::plan))
+        .routes(routes!(imports::reconcile))
+        .routes(routes!(imports::drifts))
         .routes(routes!(replays::show))
         .routes(routes!(replays::run))
         .routes(routes!(replays::tell))

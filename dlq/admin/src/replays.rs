@@ -24,12 +24,12 @@ use crate::stats::Configuration;
 
 const KEPT: &str = "-- whether messages are kept\nSELECT json_quote(count(*)) FROM (SELECT 1 FROM event_messages LIMIT 1)";
 
-/// A replay of dead letters, a reprocessing of applied events, or an import of objects. Times are milliseconds since the Unix epoch.
+/// A replay of dead letters, a reprocessing of applied events, an import of objects, or a reconciliation with them. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Replay {
     id: String,
     kind: JobKind,
-    /// 0 for a replay of dead letters; otherwise the number of the reprocessing or import.
+    /// 0 for a replay of dead letters; otherwise the number of the job.
     generation: u32,
     /// The filter.
     filter: Value,
@@ -38,7 +38,7 @@ pub(crate) struct Replay {
     rate: u32,
     /// The reason.
     reason: String,
-    /// The number of selected messages when it was planned; null for an import, since providers do not tell.
+    /// The number of selected messages when it was planned; null for an import or a reconciliation, since providers do not tell.
     total: Option<u64>,
     /// The number of messages sent.
     sent: u64,
@@ -56,14 +56,18 @@ pub(crate) struct Replay {
     ended_at: Option<Timestamp>,
     /// The last error that stopped it.
     error: Option<String>,
+    /// What a reconciliation has found, when it has ended: `objects`, the number of objects by list; `tables`, by table the
+    /// number of rows that are `missing`, `extra`, `different`, `repaired` and `unclear`, and of `columns` that differ;
+    /// `unlisted`, the tables of the source that no list fills; and `complete`, whether every table and object was compared.
+    report: Option<Value>,
 }
 
 const OBJECT: &str = "json_object('id', id, 'kind', kind, 'generation', generation, 'filter', json(filter), 'state', state, 'rate', rate, 'reason', reason,
     'total', total, 'sent', sent, 'planned_by', planned_by, 'planned_at', planned_at, 'run_by', run_by,
-    'started_at', started_at, 'ended_at', ended_at, 'error', error, 'failed', failed,
+    'started_at', started_at, 'ended_at', ended_at, 'error', error, 'failed', failed, 'report', json(report),
     'applied', applied + (SELECT count(*) FROM dead_letters WHERE applied_by = replays.id))";
 
-/// List replays, reprocessings and imports, latest first.
+/// List replays, reprocessings, imports and reconciliations, latest first.
 #[utoipa::path(
     get, path = "/replays", tag = "replays", params(Paging),
     responses((status = 200, body = Page<Replay>), (status = "4XX", body = Problem, content_type = "application/problem+json"))

@@ -99,17 +99,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let client = Operator::new(&run.target)?;
             let body = json!({ "rate": run.rate, "reason": run.reason });
             client.post(&format!("/replays/{}/run", run.id), &body)?;
-            if run.detach { Ok(()) } else { watch(&client, &run.id) }
+            if run.detach { Ok(()) } else { ended(&client, &run.id) }
         }
         Command::Show(one) => put(json(&show(&Client::new(&one.target)?, &one.id)?)?),
-        Command::Watch(one) => watch(&Client::new(&one.target)?, &one.id),
+        Command::Watch(one) => ended(&Client::new(&one.target)?, &one.id),
         Command::Pause(turn) => run_turn(turn, "pause"),
         Command::Resume(turn) => run_turn(turn, "resume"),
         Command::Cancel(turn) => run_turn(turn, "cancel"),
     }
 }
 
-fn show(client: &Client, id: &str) -> anyhow::Result<Value> {
+/// A replay and its progress.
+pub(crate) fn show(client: &Client, id: &str) -> anyhow::Result<Value> {
     client.get(&format!("/replays/{id}"), &[])
 }
 
@@ -121,6 +122,7 @@ fn run_list(list: &Listing) -> anyhow::Result<()> {
         let became = format!("{} applied, {} failed", what("applied"), what("failed"));
         let of = match replay["kind"].as_str() {
             Some("import") => "objects",
+            Some("reconcile") => "differences",
             Some("reprocess") => "events",
             _ => "dead letters",
         };
@@ -186,7 +188,7 @@ fn sent(replay: &Value) -> String {
 }
 
 /// Prints the progress of a replay until its messages are applied or have failed.
-fn watch(client: &Client, id: &str) -> anyhow::Result<()> {
+pub(crate) fn ended(client: &Client, id: &str) -> anyhow::Result<()> {
     let number = |replay: &Value, key: &str| replay[key].as_u64().unwrap_or_default();
     let first = show(client, id)?;
     let (bar, style) = match first["total"].as_u64() {

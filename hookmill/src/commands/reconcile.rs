@@ -1,0 +1,152 @@
+//! `hookmill reconcile`: compares the tables with a provider's API.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use hookmill_native::DataFolder;
+use serde_json::{Value, json};
+
+use crate::client::{Operator, Target};
+use crate::commands::replays::{ended, show};
+use crate::list::{json as as_json, note, print_line, put, text};
+
+/// The maximum number of rows that it names.
+const NAMED: u32 = 20;
+
+/// Compare the tables with the objects that a provider's API has. The exit code is 0 if they are equal, 3 if they differ, and 4 if
+/// some rows or everything could not be compared
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The source. It needs an API in hookmill.toml.
+    source: String,
+    /// Only this table. Default: every table whose rows come from the objects of a list.
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// Compare only the first N objects of each list.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
+    /// Send the objects that differ through the rules.
+    #[arg(long)]
+    repair: bool,
+    /// The connected account of Stripe that has the objects: acct_1. Default: that of the key.
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// Objects per second, 1 to 10000.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// The reason, for the audit.
+    #[arg(long, value_name = "TEXT", default_value = "compare the tables with the provider")]
+    reason: String,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// The tables are equal to the provider's objects, they differ, or nobody can tell.
+const EQUAL: u8 = 0;
+const DRIFT: u8 = 3;
+const UNCLEAR: u8 = 4;
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let code = compare(arguments).unwrap_or_else(|error| {
+        note!("error: {error:#}");
+        UNCLEAR
+    });
+    ExitCode::from(code)
+}
+
+fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
+    let Arguments { source, table, account, sample, repair, rate, reason, target, .. } = arguments;
+    if let Some(folder) = target.folder().filter(|folder| DataFolder::listening(folder).is_none()) {
+        bail!(
+            "no `hookmill serve` or `hookmill dev` runs on {}, and it compares the tables; start it first",
+            folder.display()
+        );
+    }
+    let client = Operator::new(target)?;
+    let filter = json!({
+        "source": source, "table": table, "account": account, "sample": sample, "repair": repair,
+    });
+    let id = text(&client.post("/reconciliations", &filter)?["id"]);
+    client.post(&format!("/replays/{id}/run"), &json!({ "rate": rate, "reason": reason }))?;
+    ended(&client, &id)?;
+    let done = show(&client, &id)?;
+    let report = &done["report"];
+    let drifts =
+        client.get(&format!("/replays/{id}/drifts"), &[("limit", Some(NAMED.to_string()))])?;
+    if arguments.json {
+        let all = json!({ "id": id, "report": report, "drifts": drifts["items"] });
+        put(as_json(&all)?)?;
+    } else {
+        print_report(report, &drifts["items"], *repair)?;
+    }
+    Ok(verdict(report))
+}
+
+/// The exit code for a report.
+fn verdict(report: &Value) -> u8 {
+    let tables = report["tables"].as_object().into_iter().flatten();
+    let mut code = EQUAL;
+    for (_, found) in tables {
+        let any = |kinds: &[&str]| kinds.iter().any(|kind| found[kind].as_u64() > Some(0));
+        if any(&["missing", "extra", "different"]) {
+            return DRIFT;
+        }
+        if any(&["unclear"]) {
+            code = UNCLEAR;
+        }
+    }
+    code
+}
+
+fn print_report(report: &Value, drifts: &Value, is_repair: bool) -> anyhow::Result<()> {
+    let entries = |value: &Value| -> Vec<(String, u64)> {
+        let entries = value.as_object().into_iter().flatten();
+        entries.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or_default())).collect()
+    };
+    let counted = |(name, count): &(String, u64)| format!("{count} {name}");
+    let objects = entries(&report["objects"]);
+    let compared: Vec<_> = objects.iter().filter(|(_, count)| *count > 0).map(counted).collect();
+    let compared = if compared.is_empty() { "no objects".to_owned() } else { compared.join(", ") };
+    print_line!("compared: {compared}");
+    let tables = report["tables"].as_object().cloned().unwrap_or_default();
+    for (table, found) in &tables {
+        let counts: Vec<_> =
+            entries(found).iter().filter(|(_, count)| *count > 0).map(counted).collect();
+        print_line!("{table}: {}", counts.join(", "));
+        let columns = entries(&found["columns"]);
+        if !columns.is_empty() {
+            let columns: Vec<_> =
+                columns.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+            print_line!("  columns: {}", columns.join(", "));
+        }
+    }
+    let words = |value: &Value| {
+        value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ")
+    };
+    for drift in drifts.as_array().into_iter().flatten() {
+        let what = |key: &str| text(&drift[key]);
+        let columns = words(&drift["columns"]);
+        let columns = if columns.is_empty() { columns } else { format!(": {columns}") };
+        print_line!(
+            "  {} {} {}, {}{columns}",
+            what("table"),
+            words(&drift["key"]),
+            what("kind"),
+            what("state")
+        );
+    }
+    let unlisted = words(&report["unlisted"]);
+    if !unlisted.is_empty() {
+        print_line!("not compared, since no list has their objects: {unlisted}");
+    }
+    let hint = if is_repair { "" } else { "; --repair sends the objects through the rules" };
+    match verdict(report) {
+        EQUAL => print_line!("equal"),
+        UNCLEAR => print_line!("some rows could not be compared"),
+        _ => print_line!("the tables differ{hint}"),
+    }
+    Ok(())
+}
