@@ -74,6 +74,7 @@ const COMMANDS: &[(&str, Use)] = &[
     ("replays cancel", Changes(&["REPLAY", "--reason", "no use"])),
     ("reprocess", Changes(&["--all"])),
     ("import", Changes(&["stripe"])),
+    ("reconcile", Changes(&["stripe", "--detach"])),
     ("stats", Looks(&[&[]])),
     ("counts", Looks(&[&[]])),
     ("token create", Changes(&["ines", "--role", "read"])),

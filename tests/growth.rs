@@ -209,7 +209,7 @@ fn database(config: &str, tables: &str) -> (Consumers, Connection) {
 
 /// Values of columns that matter to some statement; `i` is the number of the row. The rows are history: settled, but not
 /// old enough to be removed.
-const HISTORY: [(&str, &str); 37] = [
+const HISTORY: [(&str, &str); 43] = [
     ("events.source", "'source'"),
     ("events.outcome", "'applied'"),
     ("events.generation", "0"),
@@ -239,6 +239,12 @@ const HISTORY: [(&str, &str); 37] = [
     ("replays.state", "'done'"),
     ("replays.filter", "'{}'"),
     ("replays.generation", "0"),
+    ("replays.report", "NULL"),
+    ("drifts.generation", "0"),
+    ("drifts.key", "json_array('key-' || i)"),
+    ("drifts.columns", "'[]'"),
+    ("drifts.state", "'confirmed'"),
+    ("listed_rows.generation", "0"),
     ("admin_tokens.role", "'read'"),
     ("audit.detail", "'{}'"),
     ("alerts.ended", "0"),

@@ -590,6 +590,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
                 && rule.on.iter().any(|on| on.source == filter.source)
         });
         let unlisted: BTreeSet<_> = of_source
+            .filter(|_| filter.table.is_none())
             .filter_map(|rule| rule.effect.table())
             .filter(|table| !compared_tables.contains(table))
             .collect();

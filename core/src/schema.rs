@@ -106,7 +106,7 @@ pub const SUPPRESSIONS: &str = "suppressions";
 pub const GROUP_SUPPRESSIONS: &str = "group_suppressions";
 
 /// Hookmill's own tables, which rules cannot write.
-pub const OWN_TABLES: [&str; 26] = [
+pub const OWN_TABLES: [&str; 28] = [
     "activity",
     "admin_failures",
     "admin_tokens",
@@ -115,10 +115,12 @@ pub const OWN_TABLES: [&str; 26] = [
     "audit",
     "body_search",
     "dead_letters",
+    "drifts",
     "event_kinds",
     "event_messages",
     "events",
     GROUP_SUPPRESSIONS,
+    "listed_rows",
     "outbox",
     "outbox_batches",
     "outbox_senders",

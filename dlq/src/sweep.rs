@@ -165,6 +165,27 @@ const REPLAYS: Kind = Kind {
     messages: false,
 };
 
+/// Of reconciliations that are no longer there. The numbers of jobs grow with time.
+const DRIFTS: Kind = Kind {
+    name: "differences",
+    table: "drifts",
+    key: "generation, table_name, key",
+    old: "WHERE generation < (SELECT min(generation) FROM replays WHERE generation > 0)",
+    messages: false,
+};
+
+/// Of reconciliations that were canceled. The others remove their notes themselves.
+const LISTED_ROWS: Kind = Kind {
+    name: "notes of reconciliations",
+    table: "listed_rows",
+    key: "generation, table_name, key",
+    old: "WHERE generation = (
+        SELECT generation FROM replays WHERE state = 'cancelled' AND kind = 'reconcile'
+            AND EXISTS (SELECT 1 FROM listed_rows WHERE listed_rows.generation = replays.generation) LIMIT 1
+    )",
+    messages: false,
+};
+
 const MINUTES: Kind = Kind {
     name: "activity",
     table: "activity",
@@ -262,6 +283,8 @@ pub async fn sweep<S: Store, O: Objects>(
         (&SETTLED_LETTERS, Some(settled)),
         (&DEAD_LETTERS, dead_letters),
         (&REPLAYS, Some(settled)),
+        (&DRIFTS, Some(settled)),
+        (&LISTED_ROWS, Some(settled)),
         (&MINUTES, Some(activity)),
         (&RULE_COUNTS, Some(activity)),
         (&API_VERSION_COUNTS, Some(activity)),

@@ -29,7 +29,7 @@ use crate::run::{dev, serve};
 
 /// Receives webhooks and applies each event exactly once.
 ///
-/// Exit codes: 0 success, 1 failure, 2 invalid command line; of `reconcile` also 3 and 4.
+/// Exit codes: 0 success, 1 failure, 2 invalid command line; of `reconcile` also 3 different, 4 could not tell.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {

@@ -31,23 +31,24 @@ pub struct Arguments {
     target: Target,
 }
 
-/// The lists that the import reads. The API of a data folder does not know the configuration.
-fn lists(config: &Path, filter: &ImportFilter) -> anyhow::Result<Vec<String>> {
-    let (loaded, source, file) = (load(config)?, &filter.source, config.display());
+/// The lists of a source whose objects some rule keeps. The API of a data folder does not know the configuration.
+pub(crate) fn lists(config: &Path, source: &str) -> anyhow::Result<Vec<String>> {
+    let (loaded, file) = (load(config)?, config.display());
     let Some(api) = loaded.config.apis.get(source) else {
         bail!(
             "the source `{source}` has no API in {file}; add [sources.{source}.api] with its `key`"
         );
     };
-    let known = lists_of(&loaded.program, source, api.provider).map(|list| list.name);
-    filter.select(known.collect()).map_err(anyhow::Error::msg)
+    Ok(lists_of(&loaded.program, source, api.provider).map(|list| list.name).collect())
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { source, only, account, config, target, .. } = arguments;
     let filter =
         ImportFilter { source: source.clone(), only: only.clone(), account: account.clone() };
-    let local = target.folder().map(|_| lists(config, &filter)).transpose()?;
+    let local =
+        target.folder().map(|_| filter.select(lists(config, source)?).map_err(anyhow::Error::msg));
+    let local = local.transpose()?;
     let mut planned = Operator::new(target)?.post("/imports", &serde_json::to_value(&filter)?)?;
     if let Some(lists) = local {
         planned["lists"] = lists.into();

@@ -1,5 +1,6 @@
 //! `hookmill reconcile`: compares the tables with a provider's API.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -7,14 +8,14 @@ use hookmill_native::DataFolder;
 use serde_json::{Value, json};
 
 use crate::client::{Operator, Target};
+use crate::commands::import::lists;
 use crate::commands::replays::{ended, show};
 use crate::list::{json as as_json, note, print_line, put, text};
 
 /// The maximum number of rows that it names.
 const NAMED: u32 = 20;
 
-/// Compare the tables with the objects that a provider's API has. The exit code is 0 if they are equal, 3 if they differ, and 4 if
-/// some rows or everything could not be compared
+/// Compare the tables with the objects that a provider's API has; exit code 0 equal, 3 different, 4 could not tell
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The source. It needs an API in hookmill.toml.
@@ -37,6 +38,12 @@ pub struct Arguments {
     /// The reason, for the audit.
     #[arg(long, value_name = "TEXT", default_value = "compare the tables with the provider")]
     reason: String,
+    /// The configuration of the source, for a data folder.
+    #[arg(long, value_name = "FILE", default_value = "hookmill.toml")]
+    config: PathBuf,
+    /// Do not wait for the end; print the id for `hookmill replays watch` and `show`.
+    #[arg(long, conflicts_with = "json")]
+    detach: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -59,11 +66,14 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
     let Arguments { source, table, account, sample, repair, rate, reason, target, .. } = arguments;
-    if let Some(folder) = target.folder().filter(|folder| DataFolder::listening(folder).is_none()) {
-        bail!(
-            "no `hookmill serve` or `hookmill dev` runs on {}, and it compares the tables; start it first",
-            folder.display()
-        );
+    if let Some(folder) = target.folder() {
+        lists(&arguments.config, source)?;
+        if DataFolder::listening(folder).is_none() {
+            bail!(
+                "no `hookmill serve` or `hookmill dev` runs on {}, and it compares the tables; start it first",
+                folder.display()
+            );
+        }
     }
     let client = Operator::new(target)?;
     let filter = json!({
@@ -71,6 +81,10 @@ fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
     });
     let id = text(&client.post("/reconciliations", &filter)?["id"]);
     client.post(&format!("/replays/{id}/run"), &json!({ "rate": rate, "reason": reason }))?;
+    if arguments.detach {
+        print_line!("{id}");
+        return Ok(EQUAL);
+    }
     ended(&client, &id)?;
     let done = show(&client, &id)?;
     let report = &done["report"];
@@ -142,11 +156,11 @@ fn print_report(report: &Value, drifts: &Value, is_repair: bool) -> anyhow::Resu
     if !unlisted.is_empty() {
         print_line!("not compared, since no list has their objects: {unlisted}");
     }
-    let hint = if is_repair { "" } else { "; --repair sends the objects through the rules" };
     match verdict(report) {
         EQUAL => print_line!("equal"),
         UNCLEAR => print_line!("some rows could not be compared"),
-        _ => print_line!("the tables differ{hint}"),
+        _ if is_repair => print_line!("the tables differed; `repaired` went through the rules"),
+        _ => print_line!("the tables differ; --repair sends the objects through the rules"),
     }
     Ok(())
 }

@@ -203,12 +203,17 @@ pub(crate) fn ended(client: &Client, id: &str) -> anyhow::Result<()> {
         let (sent, applied, failed) =
             (number(&replay, "sent"), number(&replay, "applied"), number(&replay, "failed"));
         bar.set_position(sent);
-        bar.set_message(format!("{applied} applied, {failed} failed, {}", text(&replay["state"])));
+        let error = replay["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+        let state = text(&replay["state"]);
+        bar.set_message(format!("{applied} applied, {failed} failed, {state}{error}"));
         let ended =
             matches!(replay["state"].as_str(), Some("done" | "cancelled" | "paused" | "planned"));
         if ended && (applied + failed >= sent || replay["state"] != "done") {
             bar.abandon();
-            note!("{}: {sent} sent, {applied} applied, {failed} failed", text(&replay["state"]));
+            // Most reconciliations send nothing.
+            if sent > 0 || replay["kind"] != "reconcile" {
+                note!("{state}: {sent} sent, {applied} applied, {failed} failed");
+            }
             if let Some(error) = replay["error"].as_str().filter(|_| replay["state"] == "paused") {
                 bail!("{error}");
             }
