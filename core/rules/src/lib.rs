@@ -81,7 +81,6 @@ pub struct Rule {
     /// The effect.
     pub effect: Effect,
     /// How its rows are compared with those in the table, if a list of an API has their objects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
 }
 
