@@ -437,6 +437,7 @@ CREATE TABLE replays (
 CREATE INDEX replays_running ON replays (due_at) WHERE state = 'running';
 -- Those under way, all of them by age, and those that were cancelled.
 CREATE INDEX replays_open ON replays (state) WHERE state IN ('running', 'paused');
+CREATE INDEX replays_reconciled ON replays (ended_at) WHERE state = 'done' AND kind = 'reconcile';
 CREATE INDEX replays_planned ON replays (planned_at);
 CREATE INDEX replays_cancelled ON replays (due_at) WHERE state = 'cancelled';
 CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
@@ -533,7 +534,7 @@ CREATE INDEX audit_target ON audit (target);
 
 -- Alerts that were sent.
 CREATE TABLE alerts (
-    -- 'oldest_dead_letter', 'dead_letters', 'lag' or 'database'.
+    -- 'oldest_dead_letter', 'dead_letters', 'lag', 'database', 'sweep' or 'drift'.
     name TEXT NOT NULL PRIMARY KEY,
     since INTEGER NOT NULL,
     told_at INTEGER NOT NULL,

@@ -3,6 +3,7 @@
 //! The transaction that records a notification also writes its email into the outbox, and stores its webhook. The webhook
 //! is sent until the receiver accepts it, each time under the same id, so the receiver can recognize repetitions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,7 +19,8 @@ use hookmill_core::queue::Backlog;
 use hookmill_core::secret::{ExposeSecret as _, Secret, SecretName};
 use hookmill_core::store::{self, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
-use hookmill_dlq::{PipelineStatus, read_status, status};
+use hookmill_dlq::{DriftStatus, PipelineStatus, SweepStatus, read_status, status};
+use hookmill_rules::api::log;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::Sha256;
@@ -29,6 +31,8 @@ use crate::outbox::ChannelError;
 #[derive(Debug)]
 pub struct Alarm {
     settings: Alerts,
+    /// By source that is swept: the time between two sweeps, and how far the provider's log goes back.
+    logs: BTreeMap<String, (Duration, Duration)>,
     /// The URL, and the key that signs.
     webhook: Option<(Secret, Secret)>,
 }
@@ -44,8 +48,12 @@ impl Alarm {
         lookup: impl Fn(&SecretName) -> Option<Secret>,
     ) -> Result<Option<Self>, Vec<ChannelError>> {
         let Some(settings) = config.alerts.clone() else { return Ok(None) };
+        let window = |source| Some(log(config.apis.get(source)?.provider)?.window);
+        let logs = config.sweeps.iter();
+        let logs = logs.filter_map(|(source, every)| Some((source.clone(), (*every, window(source)?))));
+        let logs = logs.collect();
         let Some(webhook) = &settings.webhook else {
-            return Ok(Some(Self { settings, webhook: None }));
+            return Ok(Some(Self { settings, logs, webhook: None }));
         };
         let found = |name: &SecretName| {
             let found = lookup(name).map(|text| Secret::from(text.expose_secret().trim()));
@@ -66,7 +74,7 @@ impl Alarm {
             None => Err(ChannelError::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
         });
         match (url, secret) {
-            (Ok(url), Ok(secret)) => Ok(Some(Self { settings, webhook: Some((url, secret)) })),
+            (Ok(url), Ok(secret)) => Ok(Some(Self { settings, logs, webhook: Some((url, secret)) })),
             (url, secret) => Err(url.err().into_iter().chain(secret.err()).collect()),
         }
     }
@@ -88,7 +96,8 @@ struct AlertCondition {
 }
 
 /// The conditions in this status. A condition without a limit is never met.
-fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 4] {
+fn conditions(alarm: &Alarm, status: &PipelineStatus, now: Timestamp) -> [AlertCondition; 6] {
+    let settings = &alarm.settings;
     let waited = Duration::from_secs_f64(status.oldest_dead_letter.max(0.0));
     let lag = Duration::from_secs_f64(status.lag.max(0.0));
     let dead = status.dead();
@@ -143,7 +152,56 @@ fn conditions(settings: &Alerts, status: &PipelineStatus) -> [AlertCondition; 4]
             ),
             over: format!("Over: the database has less than {}.", format_size(settings.database)),
         },
+        sweep(alarm, status, now),
+        drift(status),
     ]
+}
+
+/// How late a sweep may be, besides the time between two.
+const LATE: Duration = Duration::from_secs(3600);
+
+/// The condition that a provider's log of events was not read for too long.
+fn sweep(alarm: &Alarm, status: &PipelineStatus, now: Timestamp) -> AlertCondition {
+    let late = status.sweeps.iter().filter_map(|sweep| {
+        let (every, window) = alarm.logs.get(&sweep.source)?;
+        let is_late = now - sweep.swept_to > *every + LATE;
+        let error = sweep.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let SweepStatus { source, swept_to, .. } = sweep;
+        is_late.then(|| {
+            format!(
+                "Hookmill has not read the events of {source} since {swept_to}{error}. The provider removes the first of them at {}.",
+                *swept_to + *window
+            )
+        })
+    });
+    let texts: Vec<_> = late.collect();
+    AlertCondition {
+        name: "sweep",
+        is_so: !texts.is_empty(),
+        text: format!("{} Events that were not delivered may be missing.", texts.join(" ")),
+        over: "Over: the sweeps are up to date again.".to_owned(),
+    }
+}
+
+/// The condition that a reconciliation has found differences, or cannot go on.
+fn drift(status: &PipelineStatus) -> AlertCondition {
+    let text = |drift: &DriftStatus| {
+        let DriftStatus { source, id, rows, error } = drift;
+        match error {
+            Some(error) => format!("The reconciliation {id} of {source} is paused: {error}."),
+            None => format!(
+                "{rows} rows differ from the API of {source}: `hookmill replays show {id}` says which tables, \
+                 and `hookmill reconcile {source} --repair` repairs them."
+            ),
+        }
+    };
+    let texts: Vec<_> = status.drifts.iter().map(text).collect();
+    AlertCondition {
+        name: "drift",
+        is_so: !texts.is_empty(),
+        text: texts.join(" "),
+        over: "Over: the last reconciliations found no differences.".to_owned(),
+    }
 }
 
 /// In decimal units, as Cloudflare's limits: `8.0 GB`.
@@ -205,7 +263,7 @@ struct Notice {
 
 /// The notifications that are due: an alert was raised, persists after `repeat`, or ended.
 fn notices(
-    settings: &Alerts,
+    alarm: &Alarm,
     status: &PipelineStatus,
     notified: &[Notified],
     now: Timestamp,
@@ -218,7 +276,7 @@ fn notices(
             (true, None) => ("alert.raised", now, text),
             // A time in the future comes from a clock that was ahead. That notification was sent before now.
             (true, Some(before))
-                if now >= before.told_at + settings.repeat
+                if now >= before.told_at + alarm.settings.repeat
                     || before.told_at > now.horizon(Duration::ZERO) =>
             {
                 ("alert.repeated", before.since, text)
@@ -228,7 +286,7 @@ fn notices(
         };
         Some(Notice { kind, name, since, text, before: last.map(|earlier| earlier.told_at) })
     };
-    conditions(settings, status).into_iter().filter_map(notice).collect()
+    conditions(alarm, status, now).into_iter().filter_map(notice).collect()
 }
 
 const NOTIFIED: &str = "\
@@ -296,7 +354,7 @@ pub async fn look<S: Store, F: Fetch>(
     found.database = store.size().await;
     let notified: Vec<Notified> = read(answer(&rows, 1))?;
     let mut statements = Vec::new();
-    for notice in notices(&alarm.settings, &found, &notified, now) {
+    for notice in notices(alarm, &found, &notified, now) {
         statements.extend(transition(alarm, &notice, now));
         looked.notified.push(notice.text);
     }

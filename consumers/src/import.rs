@@ -24,6 +24,7 @@ use hookmill_core::words::JobKind;
 use hookmill_dlq::import::{
     ImportFilter, LeasedImport, Providers, done, resume_imports, stepped, stopped, taken,
 };
+use hookmill_dlq::reconcile::schedule;
 use hookmill_dlq::replay::next;
 use hookmill_rules::api::{self, List, Listed, id, lists, lists_of, snapshot, with_object};
 use serde::{Deserialize, Serialize};
@@ -121,12 +122,15 @@ pub async fn round<S: Store, F: Fetch, Q: Queue, O: Objects>(
 ) -> Result<(Fetched, Imported, Swept), StoreError> {
     let providers = providers(config);
     let start = now();
+    let mut take: Vec<_> = schedule(&config.reconciliations, start).into_iter().collect();
+    let scheduled = take.len();
     // A sweep has few requests, and comes before an import.
-    let mut take = missed::take(config, start);
+    take.extend(missed::take(config, start));
     let of_sweeps = take.len();
     take.extend(providers.take(start, config.retry.longest()));
     let (fetched, rows) = refetch::round_with(store, fetch, config, apis, &now, take).await?;
     let (of_sweeps, rows) = rows.split_at(of_sweeps.min(rows.len()));
+    let of_sweeps = of_sweeps.get(scheduled..).unwrap_or_default();
     let swept = match missed::taken(of_sweeps)? {
         (Some(sweep), _) => {
             missed::step((store, fetch), (queue, objects), (config, apis), sweep, &now).await?

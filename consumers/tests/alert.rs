@@ -28,6 +28,12 @@ const CONFIG: &str = r#"
 scheme = "standard-webhooks"
 secrets = ["env:ALERTS_SECRET"]
 
+[sources.billing]
+scheme = "stripe"
+secrets = ["env:STRIPE_WEBHOOK_SECRET"]
+api = { key = "env:STRIPE_API_KEY" }
+sweep = "2h"
+
 [email]
 provider = "resend"
 from = "Hookmill <hookmill@example.com>"
@@ -273,6 +279,59 @@ fn a_large_database_raises_an_alert() {
     assert!(raised.starts_with("The database has 8.2 GB. "), "{raised}");
     assert_eq!(sized(8_260_000_000, 3), Vec::<String>::new());
     assert_eq!(sized(7_000_000_000, 4), ["Over: the database has less than 8.0 GB."]);
+}
+
+#[test]
+fn a_sweep_that_is_late_raises_an_alert() {
+    let world = World::new();
+    world.sql(&format!(
+        "INSERT INTO sweeps (source, swept_to, due_at, error) VALUES ('billing', {START}, 0, 'response 403'), ('former', 0, 0, NULL)"
+    ));
+    assert_eq!(world.notified(3 * HOUR), Vec::<String>::new());
+    let [raised] = &world.notified(3 * HOUR + 60_000)[..] else { panic!("no alert") };
+    assert_eq!(
+        raised,
+        "Hookmill has not read the events of billing since 2026-01-01T00:00:00.000Z: response 403. \
+         The provider removes the first of them at 2026-01-31T00:00:00.000Z. Events that were not delivered may be missing."
+    );
+    world.sql(&format!("UPDATE sweeps SET swept_to = {START} + 2 * {HOUR}"));
+    assert_eq!(world.notified(4 * HOUR), ["Over: the sweeps are up to date again."]);
+}
+
+#[test]
+fn differences_raise_an_alert_until_a_reconciliation_finds_none() {
+    let world = World::new();
+    let mut jobs = 0;
+    let mut reconciled = |state: &str, found: Value, filter: &Value, error: Option<&str>| {
+        jobs += 1;
+        let report = json!({ "tables": found });
+        let error = error.map_or_else(|| "NULL".to_owned(), |error| format!("'{error}'"));
+        world.sql(&format!(
+            "INSERT INTO replays (id, kind, filter, state, planned_by, planned_at, ended_at, report, error, generation)
+            VALUES ('r{jobs}', 'reconcile', '{filter}', '{state}', 'hookmill', 0, {jobs}, '{report}', {error}, {jobs})"
+        ));
+    };
+    let sampled = json!({ "source": "billing", "sample": 1000 });
+    let (equal, differ) = (json!({}), json!({ "a": { "missing": 2, "repaired": 1 }, "b": { "different": 3, "unclear": 9 } }));
+    reconciled("done", equal.clone(), &sampled, None);
+    assert_eq!(world.notified(1), Vec::<String>::new());
+    reconciled("done", differ, &sampled, None);
+    assert_eq!(
+        world.notified(2),
+        ["4 rows differ from the API of billing: `hookmill replays show r2` says which tables, and `hookmill reconcile billing --repair` repairs them."]
+    );
+    // It is about one table, so it says nothing about the others.
+    reconciled("done", equal.clone(), &json!({ "source": "billing", "table": "a" }), None);
+    assert_eq!(world.notified(3), Vec::<String>::new());
+    let repaired = json!({ "a": { "missing": 2, "repaired": 2 } });
+    reconciled("done", repaired, &json!({ "source": "billing", "sample": 1000, "repair": true }), None);
+    let over = "Over: the last reconciliations found no differences.";
+    assert_eq!(world.notified(4), [over]);
+    reconciled("paused", equal, &sampled, Some("stripe answered 403"));
+    assert_eq!(
+        world.notified(5),
+        ["The reconciliation r5 of billing is paused: stripe answered 403."]
+    );
 }
 
 #[test]

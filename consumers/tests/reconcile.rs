@@ -8,6 +8,8 @@
 mod provider;
 mod support;
 
+use std::time::Duration;
+
 use hookmill_core::delivery::Delivery;
 use hookmill_dlq::reconcile::ReconcileFilter;
 use proptest::prelude::*;
@@ -288,6 +290,31 @@ fn a_failing_api_delays_it_and_a_refusing_one_pauses_it() {
         error.contains("of `nothing`; the tables with lists are ") && error.contains("customers"),
         "{error}"
     );
+}
+
+#[test]
+fn a_scheduled_reconciliation_runs_each_day() {
+    let mut world = mirrored();
+    world.fixture.config.reconciliations.insert("s".to_owned(), Duration::from_hours(24));
+    world.sql("UPDATE customers SET email = 'a' WHERE id = 'cus_3'");
+    let jobs = "SELECT state, filter ->> 'sample', planned_by FROM replays WHERE kind = 'reconcile'";
+    assert_eq!(world.steps(), [""; 0]);
+    let done = ["done", "1000", "hookmill"];
+    assert_eq!(world.fixture.rows(jobs), [done]);
+    assert_eq!(world.count("drifts"), "1");
+    assert_eq!(world.steps(), [""; 0]);
+    assert_eq!(world.fixture.rows(jobs), [done], "once a day");
+    // One that is paused is not followed by another.
+    world.provider.later(86_400_000);
+    world.provider.moods.lock().unwrap().push(Mood::Says(403));
+    assert_eq!(world.steps().len(), 1);
+    world.provider.later(86_400_000);
+    assert_eq!(world.steps(), [""; 0]);
+    assert_eq!(world.fixture.rows(jobs), [done, ["paused", "1000", "hookmill"]]);
+    // A clock that was ahead has planned one.
+    world.sql("UPDATE replays SET state = 'cancelled', planned_at = planned_at + 864000000 WHERE kind = 'reconcile'");
+    assert_eq!(world.steps(), [""; 0]);
+    assert_eq!(world.fixture.rows(jobs).len(), 3);
 }
 
 proptest! {

@@ -164,6 +164,7 @@ impl World {
             apis: BTreeMap::new(),
             api_versions: BTreeMap::new(),
             sweeps: BTreeMap::new(),
+            reconciliations: BTreeMap::new(),
             limits: Limits::default(),
             keep_messages: false,
             alerts: None,

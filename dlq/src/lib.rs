@@ -34,5 +34,5 @@ pub use bury::{Letter, bury};
 pub use drain::{DRAIN_RETRY, drain, drained};
 pub use recover::recover;
 pub use rejections::{SAMPLES_KEPT, record_rejections};
-pub use status::{PipelineStatus, read_status, status};
+pub use status::{DriftStatus, PipelineStatus, SweepStatus, read_status, status};
 pub use sweep::{Swept, sweep};

@@ -8,11 +8,16 @@
 //!               '---> removed: it was none
 //! ```
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use hookmill_core::params;
 use hookmill_core::store::{Param, Statement, json};
-use hookmill_core::words::{DriftKind, DriftState};
+use hookmill_core::time::Timestamp;
+use hookmill_core::words::{DriftKind, DriftState, JobKind};
 use serde::{Deserialize, Serialize};
 
+use crate::import::job_id;
 use crate::replay::{FilterError, check_blank};
 
 /// The maximum number of rows of `listed_rows` that one statement removes.
@@ -127,6 +132,40 @@ SELECT table_name, kind, state, columns, count(*) AS n FROM drifts WHERE generat
 const REPORTED: &str = "\
 -- the report of a reconciliation
 UPDATE replays SET report = ?2 WHERE id = ?1";
+
+/// `?1` JSON: rows with the id, the source, the filter and the time between two in milliseconds; `?2` now, `?3` the latest time that
+/// a right clock can have set.
+const SCHEDULE: &str = "\
+-- reconciliations that are due
+INSERT INTO replays (
+    id, kind, filter, state, rate, reason, planned_by, planned_at, run_by, started_at, due_at, generation
+)
+SELECT value ->> 0, 'reconcile', value -> 2, 'running', 1000, 'scheduled', 'hookmill', ?2, 'hookmill', ?2, ?2,
+    (SELECT coalesce(max(generation), 0) FROM replays WHERE generation > 0) + row_number() OVER ()
+FROM jsonb_each(?1) WHERE NOT EXISTS (
+    SELECT 1 FROM replays WHERE state IN ('running', 'paused') AND kind = 'reconcile' AND planned_by = 'hookmill'
+        AND filter ->> 'source' = value ->> 1
+) AND NOT EXISTS (
+    SELECT 1 FROM replays WHERE planned_at > ?2 - (value ->> 3) AND planned_at <= ?3 AND kind = 'reconcile'
+        AND planned_by = 'hookmill' AND filter ->> 'source' = value ->> 1
+)
+ON CONFLICT DO NOTHING";
+
+/// The number of objects of each list that a scheduled reconciliation compares.
+const SAMPLE: u32 = 1_000;
+
+/// The statement that runs scheduled reconciliations that are due; none without any. `every`: by source, the time between two.
+pub fn schedule(every: &BTreeMap<String, Duration>, now: Timestamp) -> Option<Statement> {
+    let row = |(source, every): (&String, &Duration)| {
+        let (source, sample) = (source.clone(), Some(SAMPLE));
+        let filter = ReconcileFilter { source, sample, ..ReconcileFilter::default() };
+        let id = job_id(JobKind::Reconcile, &filter, "hookmill", now);
+        (id, filter.source.clone(), filter, u64::try_from(every.as_millis()).unwrap_or(u64::MAX))
+    };
+    let rows: Vec<_> = every.iter().map(row).collect();
+    let params = params![Param::json(&rows), now, now.horizon(Duration::ZERO)];
+    (!rows.is_empty()).then(|| Statement::new(SCHEDULE, params))
+}
 
 /// Records differences of a page, or of objects that are requested by their ids.
 pub fn found(

@@ -25,11 +25,39 @@ pub struct PipelineStatus {
     pub oldest_dead_letter: f64,
     /// Pending messages, by channel; counted up to [`COUNTED`].
     pub outbox: Vec<(String, i64)>,
+    /// What is known of providers' logs of events.
+    pub sweeps: Vec<SweepStatus>,
+    /// The last reconciliation of each scope that found differences, or is paused.
+    pub drifts: Vec<DriftStatus>,
     /// The letters of running and paused replays: `total`, and `sent`.
     pub replays: Vec<(String, i64)>,
     /// The size of the database in bytes, if the store [knows it](hookmill_core::store::Store::size).
     #[serde(skip)]
     pub database: Option<u64>,
+}
+
+/// How far a provider's log of events was read.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct SweepStatus {
+    /// The source.
+    pub source: String,
+    /// Every event before this time was found.
+    pub swept_to: Timestamp,
+    /// Why the sweep cannot go on, if it cannot.
+    pub error: Option<String>,
+}
+
+/// A reconciliation that an operator has to look at.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct DriftStatus {
+    /// The source.
+    pub source: String,
+    /// Its id.
+    pub id: String,
+    /// The number of rows that differ and were not repaired.
+    pub rows: u64,
+    /// Why it is paused, if it is.
+    pub error: Option<String>,
 }
 
 impl PipelineStatus {
@@ -77,6 +105,18 @@ SELECT json_object(
                 SELECT channel, members FROM outbox_batches WHERE state IN ('sealed', 'sending') LIMIT ?2
             )
         ) GROUP BY channel))),
+    'sweeps', json((SELECT json_group_array(json_object('source', source, 'swept_to', swept_to, 'error', error)) FROM sweeps)),
+    'drifts', json((SELECT json_group_array(json_object('source', source, 'id', id, 'rows', rows, 'error', error)) FROM (
+        SELECT filter ->> 'source' AS source, id, NULL AS error, max(ended_at), (
+            SELECT coalesce(sum(coalesce(value ->> 'missing', 0) + coalesce(value ->> 'extra', 0)
+                + coalesce(value ->> 'different', 0) - coalesce(value ->> 'repaired', 0)), 0)
+            FROM json_each(report, '$.tables')
+        ) AS rows FROM replays WHERE state = 'done' AND kind = 'reconcile'
+        GROUP BY 1, filter ->> 'table', filter ->> 'account', filter ->> 'sample'
+        UNION ALL
+        SELECT filter ->> 'source', id, error, 0, 0 FROM replays
+        WHERE state = 'paused' AND kind = 'reconcile' AND planned_by = 'hookmill' AND error IS NOT NULL
+    ) WHERE rows > 0 OR error IS NOT NULL)),
     'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
         FROM replays WHERE state IN ('running', 'paused'))))";
 

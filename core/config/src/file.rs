@@ -39,6 +39,8 @@ pub struct Config {
     pub api_versions: BTreeMap<String, Vec<String>>,
     /// By source: the time between two sweeps, if they are configured.
     pub sweeps: BTreeMap<String, Duration>,
+    /// By source: the time between two reconciliations, if they are configured.
+    pub reconciliations: BTreeMap<String, Duration>,
     /// The rules of the presets, and `[[rules]]`.
     pub rules: Vec<RuleDecl>,
     /// `[retry]`.
@@ -254,6 +256,7 @@ impl FileKeys {
             apis: BTreeMap::new(),
             api_versions: BTreeMap::new(),
             sweeps: BTreeMap::new(),
+            reconciliations: BTreeMap::new(),
             rules: Vec::new(),
             retry: self.retry,
             limits: self.limits,
@@ -280,6 +283,7 @@ impl FileKeys {
             config.apis.extend(source.api.map(|api| (name.clone(), api)));
             config.unmatched.insert(name.clone(), source.unmatched);
             config.sweeps.extend(source.sweep.map(|sweep| (name.clone(), sweep)));
+            config.reconciliations.extend(source.reconcile.map(|every| (name.clone(), every)));
             config.api_versions.extend(source.api_versions.map(|known| (name.clone(), known)));
             config.redact.insert(name, source.redact);
             config.ingress.sources.extend(source.source);

@@ -152,6 +152,8 @@ pub struct Consumers {
     pub api_versions: BTreeMap<String, Vec<String>>,
     /// By source: the time between two sweeps of its provider's log of events, if they are configured.
     pub sweeps: BTreeMap<String, Duration>,
+    /// By source: the time between two reconciliations with its provider's API, if they are configured.
+    pub reconciliations: BTreeMap<String, Duration>,
     /// Whether Hookmill keeps messages of applied events.
     pub keep_messages: bool,
     /// How emails are sent, if configured.

@@ -123,6 +123,10 @@ keys! {
         /// See docs/complete.md.
         sweep: Option<Located<Duration>> =
             duration(seconds(300)..=days(1)).located().optional().example("\"1h\""),
+        /// How often Hookmill compares the tables with the first 1,000 objects of each list of the API of Stripe, Clerk or Paddle.
+        /// `[alerts]` tell of differences. See docs/complete.md.
+        reconcile: Option<Located<Duration>> =
+            duration(seconds(3600)..=days(30)).located().optional().example("\"1d\""),
         /// The versions of the provider's API that your rules are made for. Hookmill applies events of other versions as well, and
         /// warns about them in the log, in the metrics and in the dashboard. For Stripe, Shopify, Twilio and Zendesk, and for sources
         /// whose `event` has an `api_version`.
@@ -694,6 +698,8 @@ pub(crate) struct SourceDecl {
     pub(crate) api: Option<Api>,
     /// The time between two sweeps.
     pub(crate) sweep: Option<Duration>,
+    /// The time between two reconciliations.
+    pub(crate) reconcile: Option<Duration>,
     /// The expected API versions, if they are configured.
     pub(crate) api_versions: Option<Vec<String>>,
 }
@@ -759,6 +765,7 @@ impl SourceKeys {
             mut redact,
             api,
             sweep,
+            reconcile,
             api_version,
             signing,
             challenge_token,
@@ -785,6 +792,10 @@ impl SourceKeys {
         });
         if let Some(sweep) = sweep.as_ref().filter(|_| section.at("api").is_none()) {
             let problem = sweep.error("a sweep needs the API of the source");
+            section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
+        }
+        if let Some(reconcile) = reconcile.as_ref().filter(|_| section.at("api").is_none()) {
+            let problem = reconcile.error("a reconciliation needs the API of the source");
             section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
         }
         if let (Some(sweep), Some(provider)) = (&sweep, provider.filter(|p| log(*p).is_none())) {
@@ -847,7 +858,8 @@ impl SourceKeys {
         });
         let api_versions = api_version.map(|versions| versions.value);
         let sweep = sweep.map(|sweep| sweep.value);
-        SourceDecl { source, preset, unmatched, redact, api, sweep, api_versions }
+        let reconcile = reconcile.map(|reconcile| reconcile.value);
+        SourceDecl { source, preset, unmatched, redact, api, sweep, reconcile, api_versions }
     }
 }
 

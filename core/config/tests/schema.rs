@@ -27,6 +27,7 @@ const SAMPLES: [&str; 15] = [
     redact = ["a.b"]
     api = { key = "env:B", rate = 10, url = "https://a.test" }
     sweep = "1h"
+    reconcile = "1d"
     api_version = ["2024-06-20"]
     tolerance = "5m"
     future_tolerance = "5m"

@@ -45,6 +45,7 @@ impl Loaded {
             apis: self.config.apis.clone(),
             api_versions: self.config.api_versions.clone(),
             sweeps: self.config.sweeps.clone(),
+            reconciliations: self.config.reconciliations.clone(),
             keep_messages: self.config.retention.messages.is_some(),
             emails: self.config.emails.clone(),
             sms: self.config.sms.clone(),
