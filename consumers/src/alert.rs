@@ -50,7 +50,8 @@ impl Alarm {
         let Some(settings) = config.alerts.clone() else { return Ok(None) };
         let window = |source| Some(log(config.apis.get(source)?.provider)?.window);
         let logs = config.sweeps.iter();
-        let logs = logs.filter_map(|(source, every)| Some((source.clone(), (*every, window(source)?))));
+        let logs =
+            logs.filter_map(|(source, every)| Some((source.clone(), (*every, window(source)?))));
         let logs = logs.collect();
         let Some(webhook) = &settings.webhook else {
             return Ok(Some(Self { settings, logs, webhook: None }));
@@ -74,7 +75,9 @@ impl Alarm {
             None => Err(ChannelError::Alert(webhook.secret.clone(), "is not `whsec_` and base64")),
         });
         match (url, secret) {
-            (Ok(url), Ok(secret)) => Ok(Some(Self { settings, logs, webhook: Some((url, secret)) })),
+            (Ok(url), Ok(secret)) => {
+                Ok(Some(Self { settings, logs, webhook: Some((url, secret)) }))
+            }
             (url, secret) => Err(url.err().into_iter().chain(secret.err()).collect()),
         }
     }

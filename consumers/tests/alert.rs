@@ -312,19 +312,29 @@ fn differences_raise_an_alert_until_a_reconciliation_finds_none() {
         ));
     };
     let sampled = json!({ "source": "billing", "sample": 1000 });
-    let (equal, differ) = (json!({}), json!({ "a": { "missing": 2, "repaired": 1 }, "b": { "different": 3, "unclear": 9 } }));
+    let (equal, differ) = (
+        json!({}),
+        json!({ "a": { "missing": 2, "repaired": 1 }, "b": { "different": 3, "unclear": 9 } }),
+    );
     reconciled("done", equal.clone(), &sampled, None);
     assert_eq!(world.notified(1), Vec::<String>::new());
     reconciled("done", differ, &sampled, None);
     assert_eq!(
         world.notified(2),
-        ["4 rows differ from the API of billing: `hookmill replays show r2` says which tables, and `hookmill reconcile billing --repair` repairs them."]
+        [
+            "4 rows differ from the API of billing: `hookmill replays show r2` says which tables, and `hookmill reconcile billing --repair` repairs them."
+        ]
     );
     // It is about one table, so it says nothing about the others.
     reconciled("done", equal.clone(), &json!({ "source": "billing", "table": "a" }), None);
     assert_eq!(world.notified(3), Vec::<String>::new());
     let repaired = json!({ "a": { "missing": 2, "repaired": 2 } });
-    reconciled("done", repaired, &json!({ "source": "billing", "sample": 1000, "repair": true }), None);
+    reconciled(
+        "done",
+        repaired,
+        &json!({ "source": "billing", "sample": 1000, "repair": true }),
+        None,
+    );
     let over = "Over: the last reconciliations found no differences.";
     assert_eq!(world.notified(4), [over]);
     reconciled("paused", equal, &sampled, Some("stripe answered 403"));

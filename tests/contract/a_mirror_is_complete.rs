@@ -176,6 +176,7 @@ fn a_reconciliation_finds_what_differs_and_repairs_it() {
         assert_eq!(ran.status, 202, "{}", ran.body);
         let done = eventually("it ends", || {
             let job = import(&operator, &id);
+            assert_ne!(job["state"], "paused", "{job}");
             (job["state"] == "done" && job["applied"] == job["sent"]).then_some(job)
         });
         (id, done["report"].clone())

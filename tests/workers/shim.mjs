@@ -26,7 +26,7 @@ class D1Database {
       if (!sql.startsWith("-- rule")) return statement;
       const bind = (...values) => {
         const bound = statement.bind(...values);
-        if (values.some((value) => value.includes("deadly"))) deadly.add(bound);
+        if (values.some((value) => value?.includes("deadly"))) deadly.add(bound);
         return bound;
       };
       return { bind };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hookmill_core::api_version;
 use hookmill_core::limits::SECRETS;
+use hookmill_core::outbound::Provider;
 use hookmill_core::request::Coding;
 use hookmill_core::secret::SecretName;
 use hookmill_keys::kind::{
@@ -790,19 +791,7 @@ impl SourceKeys {
         let api = api.zip(provider).map(|(keys, provider)| {
             ApiKeys { key: keys.key, rate: keys.rate, url: keys.url }.api(provider)
         });
-        if let Some(sweep) = sweep.as_ref().filter(|_| section.at("api").is_none()) {
-            let problem = sweep.error("a sweep needs the API of the source");
-            section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
-        }
-        if let Some(reconcile) = reconcile.as_ref().filter(|_| section.at("api").is_none()) {
-            let problem = reconcile.error("a reconciliation needs the API of the source");
-            section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
-        }
-        if let (Some(sweep), Some(provider)) = (&sweep, provider.filter(|p| log(*p).is_none())) {
-            let name = provider.facts().title;
-            let problem = sweep.error(format!("the API of {name} has no log of events"));
-            section.report(problem.hint("remove `sweep`; it is supported for Stripe and Paddle"));
-        }
+        check_reading(section, provider, sweep.as_ref(), reconcile.as_ref());
         let public_url = signing.public_url.as_ref().map(|url| url.value.clone());
         let answer = signing.response.as_ref().map(ResponseKeys::answer);
         let challenge = signing.challenge.as_ref().map(|keys| keys.value.challenge());
@@ -1101,6 +1090,28 @@ impl SigningKeys {
         }
         let key = self.key.unwrap_or_default();
         Some(Template { algorithm, key, signature, timestamp, payload, reads })
+    }
+}
+
+/// Checks that the API can be read regularly, as these keys say.
+fn check_reading(
+    section: &Section<'_>,
+    provider: Option<Provider>,
+    sweep: Option<&Located<Duration>>,
+    reconcile: Option<&Located<Duration>>,
+) {
+    let without_api = || section.at("api").is_none();
+    for (every, name) in [(sweep, "sweep"), (reconcile, "reconciliation")] {
+        if let Some(every) = every.filter(|_| without_api()) {
+            let problem = every.error(format!("a {name} needs the API of the source"));
+            section.report(problem.hint("add `api`: api = { key = \"env:STRIPE_API_KEY\" }"));
+        }
+    }
+    if let Some((sweep, provider)) = sweep.zip(provider.filter(|provider| log(*provider).is_none()))
+    {
+        let name = provider.facts().title;
+        let problem = sweep.error(format!("the API of {name} has no log of events"));
+        section.report(problem.hint("remove `sweep`; it is supported for Stripe and Paddle"));
     }
 }
 

@@ -138,6 +138,8 @@ pub async fn status(store: Sqlite, queue: SqliteQueue) -> Option<StatusMetrics> 
         oldest_dead_letter,
         outbox,
         replays,
+        sweeps: _,
+        drifts: _,
         database: _,
     } = found;
     Some(StatusMetrics {
