@@ -35,6 +35,7 @@ use hookmill_core::store::{Rows, Statement, Store, StoreError};
 use hookmill_core::time::Timestamp;
 use hookmill_core::words::JobKind;
 use hookmill_dlq::import::{ImportFilter, plan_job};
+use hookmill_dlq::reconcile::ReconcileFilter;
 use hookmill_dlq::replay::{LetterFilter, plan_replay, replay_id, run_replay, step};
 use hookmill_dlq::unsent::remove_unsent;
 use hookmill_dlq::{drain, record_rejections, status, sweep};
@@ -650,6 +651,33 @@ fn rules() {
     });
 }
 
+/// Runs a reconciliation of a sample that finds differences and repairs them. A whole one also searches the tables, a part of
+/// 500 rows at a time.
+async fn reconcile(store: &Counted, config: &Consumers) {
+    // Their retries have random delays.
+    let config = &Consumers { sweeps: BTreeMap::new(), ..config.clone() };
+    let apis = refetch::Apis::new(config, |_| Some(Secret::from("key"))).unwrap();
+    // Objects to fetch would come first.
+    let no_others = "-- prepare the test\nDELETE FROM refetches";
+    store.execute(vec![Statement::new(no_others, Vec::new())]).await.unwrap();
+    store.costs.lock().unwrap().retain(|cost| !cost.sql.contains("prepare the test"));
+    let (source, sample) = ("s".to_owned(), Some(1));
+    let filter = ReconcileFilter { source, sample, repair: true, ..ReconcileFilter::default() };
+    let begin = Timestamp::from_millis(NOW);
+    let plan = plan_job("sample", JobKind::Reconcile, &filter, "ada", begin);
+    store.execute(vec![plan]).await.unwrap();
+    store.execute(vec![run_replay("sample", 100, "", "ada", begin)]).await.unwrap();
+    let page = r#"{"data":[{"id":"one","object":"customer"}],"has_more":false}"#;
+    for step in 1..60 {
+        let to = (&AcceptingQueue, &NoObjects);
+        let now = || Timestamp::from_millis(NOW + step * 20_000);
+        import::round(store, &Says(200, page), to, (config, &apis), now).await.unwrap();
+    }
+    let state = "SELECT state FROM replays WHERE id = 'sample'";
+    let rows = store.execute(vec![Statement::new(state, Vec::new())]).await.unwrap();
+    assert_eq!(rows[0][0].texts()[0].as_deref(), Some("done"));
+}
+
 #[test]
 fn stages() {
     let (config, tables) = rules_of_every_kind();
@@ -688,6 +716,7 @@ fn stages() {
                 let to = (&AcceptingQueue, &NoObjects);
                 import::round(store, &answer, to, (config, &apis), clock).await.unwrap();
             }
+            reconcile(store, config).await;
             let alarm = Alarm::new(config, key).unwrap().unwrap();
             look(store, &Says(200, ""), &alarm, &Backlog::default(), clock()).await.unwrap();
 

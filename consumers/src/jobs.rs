@@ -84,8 +84,8 @@ fn sent_step(channel: &'static str, sent: &Sent) -> Step {
     step
 }
 
-/// Sends requests to providers' APIs: fetches objects that events leave open, looks for events that were never delivered, and
-/// puts the objects of imports on the queue.
+/// Sends requests to providers' APIs: fetches objects that events leave open, looks for events that were never delivered,
+/// puts the objects of imports on the queue, and compares objects with the tables.
 #[derive(Debug)]
 pub struct AskApis<S, F, C, Q, O> {
     /// The store.

@@ -101,6 +101,8 @@ enum Confirmed<'b> {
     Object(&'b RawValue),
     /// The API does not have it.
     Gone,
+    /// The answer is something else.
+    Unreadable,
 }
 
 /// A step of a reconciliation.
@@ -392,7 +394,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             match read_object(provider, &walk.reached.page, body) {
                 Object::Is(object) => Ok(Confirmed::Object(object)),
                 Object::IsGone => Ok(Confirmed::Gone),
-                Object::Unreadable => Err("the response is not the requested object".to_owned()),
+                Object::Unreadable => Ok(Confirmed::Unreadable),
             }
         };
         let judged =
@@ -403,6 +405,12 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             // A page that is gone: its objects are requested one by one.
             Judged::Is(Confirmed::Gone) if is_page => Some(Vec::new()),
             Judged::Is(Confirmed::Gone) => None,
+            // One strange object spoils no other.
+            Judged::Is(Confirmed::Unreadable) => {
+                let mut statements = settle(generation, &wanted, DriftState::Unclear);
+                statements.push(self.record(&progress, 0, answer.started));
+                return Ok(statements);
+            }
             judged => {
                 return Ok(self.failed(progress, judged, answer.started, |progress, at| {
                     progress.failures = at.failures;

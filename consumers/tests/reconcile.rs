@@ -297,7 +297,7 @@ fn a_scheduled_reconciliation_runs_each_day() {
     let mut world = mirrored();
     world.fixture.config.reconciliations.insert("s".to_owned(), Duration::from_hours(24));
     world.sql("UPDATE customers SET email = 'a' WHERE id = 'cus_3'");
-    let jobs = "SELECT state, CAST(filter ->> 'sample' AS TEXT), planned_by FROM replays WHERE kind = 'reconcile'";
+    let jobs = "SELECT state, CAST(filter ->> 'sample' AS TEXT), planned_by FROM replays WHERE kind = 'reconcile' ORDER BY planned_at";
     assert_eq!(world.steps(), [""; 0]);
     let done = ["done", "1000", "hookmill"];
     assert_eq!(world.fixture.rows(jobs), [done]);

@@ -1,4 +1,5 @@
-//! The state of imports: which objects of a provider's API were put on the queue. The consumers' stage fetches them.
+//! The state of imports: which objects of a provider's API were put on the queue. The consumers' stage fetches them. It leases
+//! reconciliations ([`crate::reconcile`]) in the same way, so that both together keep the rate of an API.
 //!
 //! An import is a job like a replay ([`crate::replay`]): it is planned, runs, pauses and ends in the same way. Its objects
 //! have a generation of their own in the ledger, so that an object that is sent twice after a crash takes effect once.

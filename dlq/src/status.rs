@@ -111,11 +111,11 @@ SELECT json_object(
             SELECT coalesce(sum(coalesce(value ->> 'missing', 0) + coalesce(value ->> 'extra', 0)
                 + coalesce(value ->> 'different', 0) - coalesce(value ->> 'repaired', 0)), 0)
             FROM json_each(report, '$.tables')
-        ) AS rows FROM replays WHERE state = 'done' AND kind = 'reconcile'
+        ) AS rows FROM replays INDEXED BY replays_reconciled WHERE state = 'done' AND kind = 'reconcile'
         GROUP BY 1, filter ->> 'table', filter ->> 'account', filter ->> 'sample'
         UNION ALL
-        SELECT filter ->> 'source', id, error, 0, 0 FROM replays
-        WHERE state = 'paused' AND kind = 'reconcile' AND planned_by = 'hookmill' AND error IS NOT NULL
+        SELECT filter ->> 'source', id, error, 0, 0 FROM replays INDEXED BY replays_open
+        WHERE state IN ('running', 'paused') AND state = 'paused' AND kind = 'reconcile' AND planned_by = 'hookmill' AND error IS NOT NULL
     ) WHERE rows > 0 OR error IS NOT NULL)),
     'replays', json((SELECT json_array(json_array('total', coalesce(sum(total), 0)), json_array('sent', coalesce(sum(sent), 0)))
         FROM replays WHERE state IN ('running', 'paused'))))";
