@@ -449,9 +449,9 @@ CREATE TABLE drifts (
     table_name TEXT NOT NULL,
     -- JSON: the key of the row, an array of texts.
     key TEXT NOT NULL,
-    -- The row is not there, the provider has no object for it, some columns differ, a newer event has changed it, or the rules
-    -- cannot read the object.
-    kind TEXT NOT NULL CHECK (kind IN ('missing', 'extra', 'different', 'newer', 'unreadable')),
+    -- The row is not there, the provider has no object for it, some columns differ, the row is deleted for good and the provider
+    -- has the object, a newer event has changed it, or the rules cannot read the object.
+    kind TEXT NOT NULL CHECK (kind IN ('missing', 'extra', 'different', 'deleted', 'newer', 'unreadable')),
     -- The id of the object, the list that has it, and the page; NULL if the object is requested by its id.
     object TEXT NOT NULL,
     list TEXT NOT NULL,

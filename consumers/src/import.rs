@@ -270,6 +270,17 @@ pub(crate) struct Answer {
     version: Timestamp,
 }
 
+impl Answer {
+    /// Whether an error is one of the provider's API, and not that of a proxy: it has JSON with `error` or `errors`. Sources:
+    /// <https://docs.stripe.com/api/errors>, <https://clerk.com/docs/errors/overview>, <https://developer.paddle.com/errors/overview>.
+    pub(crate) fn is_from_provider(&self) -> bool {
+        self.response.as_ref().is_ok_and(|response| {
+            let body = serde_json::from_str(&response.body).unwrap_or(serde_json::Value::Null);
+            response.status == 200 || body.get("error").or(body.get("errors")).is_some()
+        })
+    }
+}
+
 pub(crate) async fn request<F: Fetch>(
     fetch: &F,
     walk: &Walk<'_>,

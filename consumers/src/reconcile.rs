@@ -76,9 +76,17 @@ struct Progress {
     /// Whether something was not compared, since there were too many differences.
     #[serde(default)]
     is_partial: bool,
+    /// The number of rows that no list has.
+    #[serde(default)]
+    extra: u64,
 }
 
 impl Progress {
+    /// Whether rows may be deleted. If most rows have no object, the key more likely belongs to another account or mode.
+    fn may_delete(&self) -> bool {
+        self.extra <= self.objects.values().sum()
+    }
+
     /// The delay before differences are confirmed.
     const fn wait(&self) -> Duration {
         if self.found > 0 { ON_ITS_WAY } else { Duration::ZERO }
@@ -330,6 +338,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
                 });
             let count = u32::try_from(known.len() + unknown.len()).unwrap_or(u32::MAX);
             progress.found = progress.found.saturating_add(count);
+            progress.extra = progress.extra.saturating_add(u64::from(count));
             let (generation, at) = (self.job.generation, (list.name.as_str(), None));
             statements.extend(found(generation, at, &known, DriftState::Found));
             // The API cannot tell about one object.
@@ -404,9 +413,9 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             Judged::Is(Confirmed::Object(object)) => Some(vec![object]),
             // A page that is gone: its objects are requested one by one.
             Judged::Is(Confirmed::Gone) if is_page => Some(Vec::new()),
-            Judged::Is(Confirmed::Gone) => None,
+            Judged::Is(Confirmed::Gone) if answer.is_from_provider() => None,
             // One strange object spoils no other.
-            Judged::Is(Confirmed::Unreadable) => {
+            Judged::Is(Confirmed::Unreadable | Confirmed::Gone) => {
                 let mut statements = settle(generation, &wanted, DriftState::Unclear);
                 statements.push(self.record(&progress, 0, answer.started));
                 return Ok(statements);
@@ -475,15 +484,24 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
     fn gone<'b>(&self, walk: &Walk<'_>, wanted: Vec<Drift>) -> Settled<'b> {
         let mut settled = Settled::default();
         let Some(list) = walk.list() else { return settled };
-        let compared: Vec<_> = compared(&self.config.program, &walk.source, list, None).collect();
-        // To ask the wrong account for an object has the same answer.
-        let is_certain = self.provider() != Provider::Stripe
-            || compared
-                .iter()
-                .any(|(_, _, proof)| proof.rest.as_ref().is_some_and(|rest| rest.tells_accounts));
+        let rests: BTreeMap<_, _> = compared(&self.config.program, &walk.source, list, None)
+            .filter_map(|(_, rule, proof)| Some((rule.effect.table()?, proof.rest.as_ref()?)))
+            .collect();
+        // To ask the wrong account for an object has the same answer. A row that no list has may belong to another account,
+        // unless its table tells.
+        let is_ours = |drift: &Drift| match drift.kind {
+            DriftKind::Missing | DriftKind::Unreadable => false,
+            DriftKind::Extra => {
+                rests.get(drift.table.as_str()).is_none_or(|rest| rest.tells_accounts)
+            }
+            DriftKind::Different | DriftKind::Deleted | DriftKind::Newer => true,
+        };
+        let is_certain = self.provider() != Provider::Stripe || wanted.iter().any(is_ours);
         for drift in wanted {
             match drift.kind {
-                DriftKind::Missing | DriftKind::Unreadable => settled.none.push(drift),
+                DriftKind::Missing | DriftKind::Unreadable | DriftKind::Deleted => {
+                    settled.none.push(drift);
+                }
                 _ if !is_certain => settled.unclear.push(drift),
                 _ => settled.deleted.push(Drift {
                     kind: DriftKind::Extra,
@@ -509,7 +527,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         if self.filter.repair {
             let (queue, bodies) = self.to;
             let found = messages(bodies, (self.job, walk), (&objects, answer)).await;
-            let gone = self.deletions(walk, answer, &deleted).await;
+            let gone = self.deletions(walk, answer, (&deleted, progress.may_delete())).await;
             let send = async {
                 sent = found?;
                 let (deletions, deleted) = gone?;
@@ -521,9 +539,10 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             };
             match send.await {
                 Ok((certain, others)) => {
-                    repaired = std::mem::take(&mut confirmed);
+                    let is_final = |drift: &Drift| drift.kind == DriftKind::Deleted;
+                    (confirmed, repaired) = confirmed.into_iter().partition(is_final);
                     repaired.extend(certain);
-                    confirmed = others;
+                    confirmed.extend(others);
                 }
                 Err(error) => {
                     let due_at = now() + PAUSE;
@@ -555,9 +574,10 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         &self,
         walk: &Walk<'_>,
         answer: &Answer,
-        deleted: &[Drift],
+        (deleted, may_delete): (&[Drift], bool),
     ) -> Result<(Vec<String>, (Vec<Drift>, Vec<Drift>)), String> {
-        let Some(kind) = walk.list().map(List::deletion) else { return Ok(Default::default()) };
+        let kind = walk.list().map(List::deletion).filter(|_| may_delete);
+        let Some(kind) = kind else { return Ok((Vec::new(), (Vec::new(), deleted.to_vec()))) };
         let rules = self.config.program.matching(&walk.source, &kind);
         let tables: BTreeSet<_> = rules.filter_map(|(_, rule)| rule.effect.table()).collect();
         let is_repaired = |drift: &&Drift| tables.contains(drift.table.as_str());
@@ -606,7 +626,8 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             "objects": progress.objects,
             "tables": by_table(&counts),
             "unlisted": unlisted,
-            "complete": filter.sample.is_none() && filter.table.is_none() && !progress.is_partial,
+            "complete": !progress.is_partial,
+            "withheld": filter.repair && !progress.may_delete(),
         });
         Ok(vec![report(&job.id, &text.to_string()), done(&job.id, now())])
     }

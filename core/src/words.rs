@@ -361,6 +361,8 @@ words! {
         Extra = "extra",
         /// Some columns of a row differ.
         Different = "different",
+        /// A deletion that is final has deleted the row, and the provider has the object. No repair changes it.
+        Deleted = "deleted",
         /// A newer event has changed the row.
         Newer = "newer",
         /// The rules cannot read the object.

@@ -109,7 +109,7 @@ SELECT json_object(
     'drifts', json((SELECT json_group_array(json_object('source', source, 'id', id, 'rows', rows, 'error', error)) FROM (
         SELECT filter ->> 'source' AS source, id, NULL AS error, max(ended_at), (
             SELECT coalesce(sum(coalesce(value ->> 'missing', 0) + coalesce(value ->> 'extra', 0)
-                + coalesce(value ->> 'different', 0) - coalesce(value ->> 'repaired', 0)), 0)
+                + coalesce(value ->> 'different', 0) + coalesce(value ->> 'deleted', 0) - coalesce(value ->> 'repaired', 0)), 0)
             FROM json_each(report, '$.tables')
         ) AS rows FROM replays INDEXED BY replays_reconciled WHERE state = 'done' AND kind = 'reconcile'
         GROUP BY 1, filter ->> 'table', filter ->> 'account', filter ->> 'sample'

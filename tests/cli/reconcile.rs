@@ -40,11 +40,11 @@ fn a_reconciliation_says_what_differs_and_repairs_it() {
     exit code 3
     --- stdout
     compared: 3 customers
-    customers: 3 missing, 3 repaired
+    customers: 3 missing; 3 of them repaired
       customers cus_0 missing, repaired
       customers cus_1 missing, repaired
       customers cus_2 missing, repaired
-    the tables differed; `repaired` went through the rules
+    the tables differed; reconcile again to confirm the repair
     --- stderr
     done: 3 sent, 3 applied, 0 failed
     ");

@@ -68,8 +68,8 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "a reconciliation finds no missing row",
         file: SQL,
-        find: r#"let missing = if creates { "NOT _is_deleted" } else { "false" };"#,
-        replace: r#"let missing = if creates { "NULL" } else { "false" };"#,
+        find: r#"            Missing::Always => "true","#,
+        replace: r#"            Missing::Always => "false","#,
     },
     Fault {
         name: "the ledger does not end the transaction of a duplicate",

@@ -66,7 +66,9 @@ migrations = "app"
 "#;
 
 pub const TABLES: &str =
-    "CREATE TABLE counts (day TEXT NOT NULL PRIMARY KEY, amount INTEGER NOT NULL) STRICT;";
+    "CREATE TABLE counts (day TEXT NOT NULL PRIMARY KEY, amount INTEGER NOT NULL) STRICT;
+    CREATE TABLE names (id TEXT NOT NULL PRIMARY KEY, name TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;";
 
 /// The time at which a test begins, in milliseconds.
 pub const BEGIN: i64 = RECEIVED_AT.millis();
@@ -76,6 +78,8 @@ pub const BEGIN: i64 = RECEIVED_AT.millis();
 pub enum Mood {
     Says(u16),
     Waits(u64),
+    /// A proxy answers in its place.
+    Proxy,
     IsAway,
     Is(String),
     /// The answer comes after this time in milliseconds. The state is that of the request.
@@ -180,6 +184,10 @@ impl Fetch for Provider {
                 response.status = 429;
                 response.retry_after = Some(seconds.to_string());
             }
+            Some(Mood::Proxy) => {
+                response.status = 404;
+                response.body = "<html>nothing here</html>".to_owned();
+            }
             Some(Mood::IsAway) => return Err(FetchError::NoAnswer("the_key is away".into())),
             Some(Mood::Is(body)) => {
                 response.status = 200;
@@ -223,9 +231,34 @@ pub struct World {
     pub apis: Apis,
 }
 
+/// Rules for a table of the user's that does not say to which account an object belongs.
+pub const NAMES: &str = r#"
+[[rules]]
+name = "names"
+on = ["s:customer.updated"]
+table = "names"
+key = { id = "data.object.id" }
+version = "created"
+set = { name = "data.object.name" }
+
+[[rules]]
+name = "names-deleted"
+on = ["s:customer.deleted"]
+table = "names"
+key = { id = "data.object.id" }
+version = "created"
+delete = "*"
+final = true
+"#;
+
 impl World {
     pub fn new() -> Self {
-        let fixture = Fixture::new(RULES, TABLES);
+        Self::with("")
+    }
+
+    /// A world with further rules.
+    pub fn with(rules: &str) -> Self {
+        let fixture = Fixture::new(&format!("{RULES}{rules}"), TABLES);
         let apis = Apis::new(&fixture.config, |_| Some(Secret::from("the_key\n"))).unwrap();
         let provider = Provider::default();
         provider.later(BEGIN);

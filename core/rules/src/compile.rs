@@ -12,7 +12,7 @@ use crate::ast::{
     ConditionDecl, DeleteDecl, EffectDecl, NamedValues, Newest, RuleDecl, SendDecl, StepDecl,
     SuppressionDecl, TableDecl, TableWrite, ValueDecl,
 };
-use crate::sql::{self, ORDER_COLUMNS, Parent, Target};
+use crate::sql::{self, Missing, ORDER_COLUMNS, Parent, Target};
 use crate::{
     Column, Condition, Delete, Each, Effect, EventField, Form, GUARD_COLUMNS, Guard, HandlerRef,
     Path, PathRead, Places, Program, Proof, Reads, Refetch, Rule, Send, Sql, Step, Suppression,
@@ -457,8 +457,9 @@ fn proof(
     let compare = match &rule.write {
         TableWrite::Count { .. } => return None,
         TableWrite::List { .. } => target.compare_list(owners, whole.more.is_some()),
-        TableWrite::Update { .. } => target.compare(false),
-        TableWrite::Upsert { .. } | TableWrite::Remove { .. } => target.compare(true),
+        TableWrite::Update { .. } => target.compare(Missing::Never),
+        _ if managed.removes => target.compare(Missing::UnlessDeleted),
+        _ => target.compare(Missing::Always),
     };
     let mut proof = Proof { compare, listed: None, rest: None };
     let is_upsert = matches!(rule.write, TableWrite::Upsert { .. } | TableWrite::Remove { .. });

@@ -91,7 +91,8 @@ pub struct Proof {
     ///
     /// - `object`: the event's id;
     /// - `key`: the row's key, a JSON array of texts;
-    /// - `verdict`: `missing`, `extra` or `different`; or `newer` if a newer event has changed the row or list;
+    /// - `verdict`: `missing`, `extra` or `different`; `deleted` if the row is deleted for good; or `newer` if a newer event has
+    ///   changed the row or list;
     /// - `columns`: for `different`, a JSON array of `[name, held, other]`, with the values as texts.
     pub compare: Sql,
     /// Notes that a list has these rows; none if another source may have written a row of the table.

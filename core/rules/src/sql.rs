@@ -39,6 +39,17 @@ pub(super) struct Target<'r> {
     pub(super) has_several_sources: bool,
 }
 
+/// When a row that is not there is missing.
+#[derive(Clone, Copy)]
+pub(super) enum Missing {
+    /// Rules keep every row.
+    Always,
+    /// Rules remove rows that are deleted.
+    UnlessDeleted,
+    /// Only the application creates rows.
+    Never,
+}
+
 /// A table whose rows are the parents of other rows.
 #[derive(Clone, Copy)]
 pub(super) struct Parent<'r> {
@@ -493,10 +504,10 @@ impl Target<'_> {
         statements
     }
 
-    /// Compares what [`Target::upsert`], [`Target::update`] or [`Target::remove`] would write with what is there: see [`Proof`].
+    /// Compares what [`Target::upsert`], [`Target::update`] or [`Target::remove`] would write with what is there: see [`Proof`](super::Proof).
     ///
-    /// `creates`: a row that is not there is missing. Only the application creates rows of [`Target::update`].
-    pub(super) fn compare(&self, creates: bool) -> Sql {
+    /// `missing`: the condition under which a row that is not there is missing.
+    pub(super) fn compare(&self, missing: Missing) -> Sql {
         let keys = || self.key.iter().zip(members(GUARDED, self.key.len()));
         let joined: Vec<_> =
             keys().map(|(name, value)| format!("_held.{} = {value}", quoted(name))).collect();
@@ -516,7 +527,11 @@ impl Target<'_> {
         let deleted = ("_held.\"_deleted\"".to_owned(), format!("({is_deleted})"));
         let differences = differences(names.zip(set.chain(unset).chain([deleted])));
         let order = order();
-        let missing = if creates { "NOT _is_deleted" } else { "false" };
+        let missing = match missing {
+            Missing::Always => "true",
+            Missing::UnlessDeleted => "NOT _is_deleted",
+            Missing::Never => "false",
+        };
         let text = format!(
             "{head},\n\
              _pairs AS (SELECT {object} AS object, {key} AS \"key\", _held.{first} IS NULL AS _is_absent, {is_deleted} AS _is_deleted,\n\
@@ -527,11 +542,10 @@ impl Target<'_> {
              FROM _rows LEFT JOIN {target} AS _held ON {joined}),\n\
              _judged AS (SELECT *, CASE\n\
              WHEN _is_absent THEN iif({missing}, iif(_gone < {FINAL}, 'newer', 'missing'), NULL)\n\
-             WHEN _is_newer AND _is_final THEN iif(_was_deleted AND NOT _is_deleted, 'different', NULL)\n\
+             WHEN _is_newer AND _is_final THEN iif(_was_deleted AND NOT _is_deleted, 'deleted', NULL)\n\
              WHEN _is_newer THEN 'newer'\n\
              WHEN _columns <> '[]' THEN 'different' END AS verdict FROM _pairs)\n\
-             SELECT object, \"key\", verdict, CASE WHEN verdict <> 'different' THEN '[]'\n\
-             WHEN _is_newer THEN '[[\"_deleted\",\"1\",\"0\"]]' ELSE _columns END AS columns\n\
+             SELECT object, \"key\", verdict, iif(verdict = 'different', _columns, '[]') AS columns\n\
              FROM _judged WHERE verdict IS NOT NULL",
             head = head(self.rule),
             object = member(EVENT_ID),

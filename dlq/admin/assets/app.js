@@ -909,8 +909,8 @@ function reportOf({ objects, tables, unlisted, complete }, drifts) {
     "section",
     {},
     element("h2", {}, "What it found"),
-    element("p", {}, `${count(compared, "object")} compared${complete ? "" : ", not all of them"}. ${found.length ? "" : "The tables are equal."}`),
-    found.length > 0 && table("By table", [["Table", ([name]) => word(name)], ...["missing", "extra", "different", "repaired", "unclear"].map(rows), ["Columns", ([, of]) => columns(of)]], found).whole,
+    element("p", {}, `${count(compared, "object")} compared${complete ? "" : ", until there were too many differences"}. ${found.length ? "" : "The tables are equal."}`),
+    found.length > 0 && table("By table", [["Table", ([name]) => word(name)], ...["missing", "extra", "different", "deleted", "repaired", "unclear"].map(rows), ["Columns", ([, of]) => columns(of)]], found).whole,
     drifts.length > 0 && table("The first differences", [["Table", (one) => word(one.table)], ["Key", (one) => word(one.key.join(", "))], ["Kind", (one) => one.kind], ["Columns", (one) => one.columns.join(", ")], ["State", (one) => badge(one.state)]], drifts).whole,
     unlisted.length > 0 && element("p", {}, `Not compared, since no list has their objects: ${unlisted.join(", ")}.`),
   );

@@ -57,8 +57,9 @@ pub(crate) struct Replay {
     /// The last error that stopped it.
     error: Option<String>,
     /// What a reconciliation has found, when it has ended: `objects`, the number of objects by list; `tables`, by table the
-    /// number of rows that are `missing`, `extra`, `different`, `repaired` and `unclear`, and of `columns` that differ;
-    /// `unlisted`, the tables of the source that no list fills; and `complete`, whether every table and object was compared.
+    /// number of rows that are `missing`, `extra`, `different`, `deleted`, `repaired` and `unclear`, and of `columns` that differ;
+    /// `unlisted`, the tables of the source that no list fills; `complete`, false if there were too many differences; and
+    /// `withheld`, true if a repair deleted no row, since more rows have no object than the provider lists.
     report: Option<Value>,
 }
 

@@ -88,13 +88,19 @@ fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
     ended(&client, &id)?;
     let done = show(&client, &id)?;
     let report = &done["report"];
+    if done["state"] != "done" {
+        bail!(
+            "the reconciliation is {}, and has not compared everything; `hookmill replays show {id}`",
+            text(&done["state"])
+        );
+    }
     let drifts =
         client.get(&format!("/replays/{id}/drifts"), &[("limit", Some(NAMED.to_string()))])?;
     if arguments.json {
         let all = json!({ "id": id, "report": report, "drifts": drifts["items"] });
         put(as_json(&all)?)?;
     } else {
-        print_report(report, &drifts["items"], *repair)?;
+        print_report(report, &drifts["items"], arguments)?;
     }
     Ok(verdict(report))
 }
@@ -105,7 +111,7 @@ fn verdict(report: &Value) -> u8 {
     let mut code = EQUAL;
     for (_, found) in tables {
         let any = |kinds: &[&str]| kinds.iter().any(|kind| found[kind].as_u64() > Some(0));
-        if any(&["missing", "extra", "different"]) {
+        if any(&["missing", "extra", "different", "deleted"]) {
             return DRIFT;
         }
         if any(&["unclear"]) {
@@ -115,7 +121,7 @@ fn verdict(report: &Value) -> u8 {
     code
 }
 
-fn print_report(report: &Value, drifts: &Value, is_repair: bool) -> anyhow::Result<()> {
+fn print_report(report: &Value, drifts: &Value, arguments: &Arguments) -> anyhow::Result<()> {
     let entries = |value: &Value| -> Vec<(String, u64)> {
         let entries = value.as_object().into_iter().flatten();
         entries.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or_default())).collect()
@@ -127,9 +133,14 @@ fn print_report(report: &Value, drifts: &Value, is_repair: bool) -> anyhow::Resu
     print_line!("compared: {compared}");
     let tables = report["tables"].as_object().cloned().unwrap_or_default();
     for (table, found) in &tables {
-        let counts: Vec<_> =
-            entries(found).iter().filter(|(_, count)| *count > 0).map(counted).collect();
-        print_line!("{table}: {}", counts.join(", "));
+        let of = |kind: &str| (kind.to_owned(), found[kind].as_u64().unwrap_or_default());
+        let kinds = ["missing", "extra", "different", "deleted", "unclear"].map(of);
+        let counts: Vec<_> = kinds.iter().filter(|(_, count)| *count > 0).map(counted).collect();
+        let repaired = match found["repaired"].as_u64() {
+            Some(count) if count > 0 => format!("; {count} of them repaired"),
+            _ => String::new(),
+        };
+        print_line!("{table}: {}{repaired}", counts.join(", "));
         let columns = entries(&found["columns"]);
         if !columns.is_empty() {
             let columns: Vec<_> =
@@ -156,11 +167,22 @@ fn print_report(report: &Value, drifts: &Value, is_repair: bool) -> anyhow::Resu
     if !unlisted.is_empty() {
         print_line!("not compared, since no list has their objects: {unlisted}");
     }
+    if report["complete"] == false {
+        print_line!("it stopped after 10000 differences");
+    }
+    if report["withheld"] == true {
+        print_line!(
+            "no row was deleted, since more rows have no object than the provider lists; check that the key is for this account and mode"
+        );
+    }
+    let sample = if arguments.sample.is_some() { " in this sample" } else { "" };
     match verdict(report) {
-        EQUAL => print_line!("equal"),
+        EQUAL => print_line!("equal{sample}"),
         UNCLEAR => print_line!("some rows could not be compared"),
-        _ if is_repair => print_line!("the tables differed; `repaired` went through the rules"),
-        _ => print_line!("the tables differ; --repair sends the objects through the rules"),
+        _ if arguments.repair => {
+            print_line!("the tables differed{sample}; reconcile again to confirm the repair");
+        }
+        _ => print_line!("the tables differ{sample}; --repair sends the objects through the rules"),
     }
     Ok(())
 }

@@ -198,12 +198,18 @@ pub(crate) fn ended(client: &Client, id: &str) -> anyhow::Result<()> {
     bar.set_style(
         ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
+    let mut told = String::new();
     loop {
         let replay = show(client, id)?;
         let (sent, applied, failed) =
             (number(&replay, "sent"), number(&replay, "applied"), number(&replay, "failed"));
         bar.set_position(sent);
         let error = replay["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+        let is_waiting = replay["state"] == "running" && !error.is_empty();
+        if bar.is_hidden() && is_waiting && error != told {
+            note!("{}", error.trim_start_matches(": "));
+            told.clone_from(&error);
+        }
         let state = text(&replay["state"]);
         bar.set_message(format!("{applied} applied, {failed} failed, {state}{error}"));
         let ended =
