@@ -186,7 +186,7 @@ impl Fetch for Provider {
             }
             Some(Mood::Proxy) => {
                 response.status = 404;
-                response.body = "<html>nothing here</html>".to_owned();
+                response.body = "<html>nothing here</html>".into();
             }
             Some(Mood::IsAway) => return Err(FetchError::NoAnswer("the_key is away".into())),
             Some(Mood::Is(body)) => {
