@@ -49,7 +49,7 @@ impl World {
             5..7 => self.turn(),
             7 => self.discard_one(),
             8 if self.choices.once_in(2) => self.move_table(None),
-            9 if self.choices.once_in(2) => self.reconcile_all(),
+            9 if self.choices.once_in(4) => self.reconcile_all(),
             _ => self.turn_gate(Some(false)),
         }
     }
