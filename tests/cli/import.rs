@@ -5,12 +5,11 @@ use serde_json::{Value, json};
 
 use crate::{Dev, hookmill, printed, shown, with_files};
 
-#[test]
-fn an_import_is_planned_and_run() {
-    let api = Api::start();
+/// A folder with the preset of Stripe, whose API has this number of customers.
+pub(crate) fn with_customers(api: &Api, count: u32) -> tempfile::TempDir {
     let customer =
         |n: u32| json!({ "id": format!("cus_{n}"), "object": "customer", "livemode": false });
-    api.lists("/v1/customers", (0..150).map(customer).collect());
+    api.lists("/v1/customers", (0..count).map(customer).collect());
     let config = format!(
         "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:STRIPE_WEBHOOK_SECRET\"]\npreset = \"stripe\"\n\
          api = {{ key = \"env:STRIPE_API_KEY\", url = \"http://{}/stripe\" }}\n\
@@ -19,6 +18,13 @@ fn an_import_is_planned_and_run() {
     );
     let folder = with_files(&config, "", &[]);
     std::fs::remove_dir_all(folder.path().join("app")).unwrap();
+    folder
+}
+
+#[test]
+fn an_import_is_planned_and_run() {
+    let api = Api::start();
+    let folder = with_customers(&api, 150);
     let folder = folder.path();
     let _dev = Dev::start_with(folder, &[("STRIPE_API_KEY", "sk_test_1")]);
     insta::assert_snapshot!(shown(folder, &["import", "github"]), @"

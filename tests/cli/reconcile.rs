@@ -3,22 +3,13 @@
 use hookmill_tests::api::Api;
 use serde_json::{Value, json};
 
-use crate::{Dev, hookmill, shown, with_files};
+use crate::import::with_customers;
+use crate::{Dev, hookmill, shown};
 
 #[test]
 fn a_reconciliation_says_what_differs_and_repairs_it() {
     let api = Api::start();
-    let customer =
-        |n: u32| json!({ "id": format!("cus_{n}"), "object": "customer", "livemode": false });
-    api.lists("/v1/customers", (0..3).map(customer).collect());
-    let config = format!(
-        "[sources.stripe]\nscheme = \"stripe\"\nsecrets = [\"env:STRIPE_WEBHOOK_SECRET\"]\npreset = \"stripe\"\n\
-         api = {{ key = \"env:STRIPE_API_KEY\", url = \"http://{}/stripe\" }}\n\
-         [sources.github]\nscheme = \"github\"\nsecrets = [\"env:GITHUB_WEBHOOK_SECRET\"]\n",
-        api.address()
-    );
-    let folder = with_files(&config, "", &[]);
-    std::fs::remove_dir_all(folder.path().join("app")).unwrap();
+    let folder = with_customers(&api, 3);
     let folder = folder.path();
     let compare = |arguments: &[&str]| {
         let all = [&["reconcile", "stripe", "--table", "customers"][..], arguments].concat();
