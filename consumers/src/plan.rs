@@ -310,6 +310,33 @@ fn is_carried_out(rule: &Rule, envelope: &Envelope) -> bool {
     }
 }
 
+/// The rows that rules write for an object from an API: the rule's index, and the row.
+///
+/// # Errors
+///
+/// A sentence, if a rule cannot read the object.
+pub(crate) fn rows_of<'r>(
+    config: &Consumers,
+    rules: impl Iterator<Item = (usize, &'r Rule)>,
+    envelope: &Envelope,
+    body: &str,
+) -> Result<Vec<(usize, Row)>, String> {
+    let body = Body::new(body.as_bytes()).map_err(|error| error.to_string())?;
+    let values = config.program.reads.read(&body).map_err(|error| error.to_string())?;
+    let mut builder = RowBuilder::of(envelope, config.limits, envelope.received_at);
+    for (number, rule) in rules {
+        let planned = match &rule.handler {
+            None => builder.carry_out((number, rule), (&values, &body)),
+            Some(handler) => builder.handle((number, rule), handler, &body),
+        };
+        planned.map_err(|fate| match fate {
+            Fate::Condemned { error, .. } => error,
+            fate => fate.as_str().to_owned(),
+        })?;
+    }
+    Ok(builder.rows)
+}
+
 /// In the ledger, in place of a secret: what comes from an API.
 const NOT_SIGNED: i64 = -1;
 

@@ -10,12 +10,12 @@
 //! 4. It removes its notes of what the lists had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use hookmill_config::Consumers;
 use hookmill_core::fetch::Fetch;
 use hookmill_core::json::to_json;
-use hookmill_core::message::Envelope;
 use hookmill_core::objects::{Objects, message};
 use hookmill_core::outbound::Provider;
 use hookmill_core::panics::caught;
@@ -32,7 +32,7 @@ use hookmill_dlq::reconcile::{
 };
 use hookmill_rules::api::{self, List, id, lists_of};
 use hookmill_rules::row::Row;
-use hookmill_rules::{Body, Program, Proof, Rest, Rule};
+use hookmill_rules::{Program, Proof, Rest, Rule};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -40,9 +40,8 @@ use serde_json::{Value, json};
 use crate::import::{
     Answer, Imported, Judged, PAUSE, Reached, UNIT, Walk, judge, messages, request, stop,
 };
-use crate::plan::RowBuilder;
+use crate::plan::rows_of;
 use crate::refetch::{Apis, Object, read_object};
-use crate::settle::Fate;
 
 /// The time for which an event may be on its way: differences are confirmed after it.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
@@ -344,12 +343,17 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             // The API cannot tell about one object.
             statements.extend(found(generation, at, &unknown, DriftState::Unclear));
             let is_end = part.read < ROWS || part.last == after;
-            progress.table = Some(if is_end {
-                // The name that follows in the order of names.
-                (format!("{table}\0"), Value::Null)
+            progress.table = if is_end {
+                let following = (Bound::Excluded(*table), Bound::Unbounded);
+                let next = searched.range::<str, _>(following).next();
+                next.map(|(table, _)| ((*table).to_owned(), Value::Null))
             } else {
-                ((*table).to_owned(), part.last)
-            });
+                Some(((*table).to_owned(), part.last))
+            };
+            if progress.table.is_none() {
+                progress.phase = Phase::Again;
+                break;
+            }
         }
         let is_over = progress.phase == Phase::Again;
         let wait = if is_over { progress.wait() } else { Duration::ZERO };
@@ -473,9 +477,9 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
                 Some(confirmed) => settled.confirmed.push(confirmed),
             }
         }
-        let confirmed: BTreeSet<_> =
-            settled.confirmed.iter().map(|drift| drift.object.as_str()).collect();
-        there.retain(|id, _| confirmed.contains(id.as_str()));
+        let repairable = settled.confirmed.iter().filter(|drift| drift.kind != DriftKind::Deleted);
+        let repairable: BTreeSet<_> = repairable.map(|drift| drift.object.as_str()).collect();
+        there.retain(|id, _| repairable.contains(id.as_str()));
         settled.objects = there.into_values().collect();
         Ok(settled)
     }
@@ -653,7 +657,8 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         for object in objects {
             let event = walk.event(self.job.generation, &list.event_type, object, answer);
             let planned = event.and_then(|(envelope, body)| {
-                let planned = caught(|| planned(config, &rules, &envelope, &body));
+                let rules = rules.iter().map(|(number, rule, _)| (*number, *rule));
+                let planned = caught(|| rows_of(config, rules, &envelope, &body));
                 planned.unwrap_or_else(|panicked| Err(panicked.to_string()))
             });
             match planned {
@@ -724,29 +729,6 @@ fn compared_lists(config: &Consumers, source: &str, table: Option<&str>) -> Vec<
     let Some(api) = config.apis.get(source) else { return Vec::new() };
     let lists = lists_of(&config.program, source, api.provider);
     lists.filter(|list| compared(&config.program, source, list, table).next().is_some()).collect()
-}
-
-/// The rows of an object.
-fn planned(
-    config: &Consumers,
-    rules: &[(usize, &Rule, &Proof)],
-    envelope: &Envelope,
-    body: &str,
-) -> Result<Vec<(usize, Row)>, String> {
-    let body = Body::new(body.as_bytes()).map_err(|error| error.to_string())?;
-    let values = config.program.reads.read(&body).map_err(|error| error.to_string())?;
-    let mut builder = RowBuilder::of(envelope, config.limits, envelope.received_at);
-    for (number, rule, _) in rules {
-        let planned = match &rule.handler {
-            None => builder.carry_out((*number, rule), (&values, &body)),
-            Some(handler) => builder.handle((*number, rule), handler, &body),
-        };
-        planned.map_err(|fate| match fate {
-            Fate::Condemned { error, .. } => error,
-            fate => fate.as_str().to_owned(),
-        })?;
-    }
-    Ok(builder.rows)
 }
 
 /// A difference: the answer to [`Proof::compare`].

@@ -16,17 +16,16 @@ use hookmill_core::params;
 use hookmill_core::secret::{Secret, SecretName};
 use hookmill_core::store::{Param, Rows, Statement, Store, StoreError, answer, read};
 use hookmill_core::time::Timestamp;
+use hookmill_rules::Rule;
 use hookmill_rules::api::{id, in_url, object, with_object};
 use hookmill_rules::row::Row;
-use hookmill_rules::{Body, Rule};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::outbox::{ChannelError, state, usable};
-use crate::plan::RowBuilder;
+use crate::plan::rows_of;
 use crate::retry::delay;
-use crate::settle::Fate;
 
 /// The time for which a process may fetch an object. After that, the process counts as ended.
 const LEASE: Duration = Duration::from_secs(120);
@@ -520,18 +519,11 @@ fn applied(
         from_api: Some(FromApi::Object { at: start }),
         body: BodyForm::Text,
     };
-    let describe = |fate: Fate| match fate {
-        Fate::Condemned { error, .. } => error,
-        fate => fate.as_str().to_owned(),
-    };
-    let body = Body::new(body.as_bytes()).map_err(|error| error.to_string())?;
-    let values = config.program.reads.read(&body).map_err(|error| error.to_string())?;
     // The rule may have changed and no longer use `refetch`.
     if rule.effect.guard().is_none_or(|guard| guard.refetch.is_none()) {
         return Err("the rule no longer fetches objects".to_owned());
     }
-    let mut builder = RowBuilder::of(&envelope, config.limits, start);
-    builder.carry_out((0, rule), (&values, &body)).map_err(describe)?;
-    let rows: Vec<_> = builder.rows.into_iter().map(|(_, row)| row).collect();
+    let rows = rows_of(config, [(0, rule)].into_iter(), &envelope, &body)?;
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     Ok(rule.sql.iter().flat_map(|sql| Row::statements(sql, &rows)).collect())
 }

@@ -537,6 +537,70 @@ impl History {
     }
 }
 
+/// Rules for tables of three levels.
+const LEVELS: &str = r#"
+[[rules]]
+name = "owners"
+on = ["s:customer.updated"]
+table = "owners"
+key = { id = "data.object.id" }
+version = "created"
+delete = { "data.object.gone" = true }
+final = true
+set = { note = "data.object.name" }
+
+[[rules]]
+name = "contracts"
+on = ["s:subscription_schedule.updated"]
+table = "contracts"
+key = { id = "data.object.id" }
+version = "created"
+delete = { "data.object.gone" = true }
+final = true
+parents = { owner = "owners" }
+set = { owner = "data.object.customer" }
+
+[[rules]]
+name = "papers"
+on = ["s:product.updated"]
+table = "papers"
+key = { id = "data.object.id" }
+version = "created"
+delete = { "data.object.gone" = true }
+final = true
+parents = { contract = "contracts" }
+set = { contract = "data.object.contract" }
+"#;
+
+/// A snapshot may be a deletion. An event about a row above it does not restore the row.
+#[test]
+fn a_row_whose_snapshot_is_a_deletion_stays_deleted() {
+    let world = World::with(LEVELS);
+    world.lists("v1/customers", vec![json!({ "id": "a", "gone": false })]);
+    world.lists(
+        "v1/subscription_schedules",
+        vec![json!({ "id": "b", "customer": "a", "gone": false })],
+    );
+    world.lists(
+        "v1/products",
+        vec![
+            json!({ "id": "c", "contract": "b", "gone": true }),
+            json!({ "id": "d", "contract": "b", "gone": false }),
+        ],
+    );
+    world.start("i", "s", &["customers", "subscription_schedules", "products"]);
+    assert_eq!(world.steps(), [""; 0]);
+    world.apply();
+    let deleted = "SELECT id FROM papers WHERE _deleted = 1 ORDER BY id";
+    assert_eq!(world.fixture.rows(deleted), [["c"]]);
+    let at = world.provider.now().seconds() + 10;
+    let object = json!({ "id": "b", "customer": "a", "gone": false });
+    let body =
+        json!({ "id": "evt_1", "object": "event", "created": at, "data": { "object": object } });
+    world.applied(&[event("evt_1", "subscription_schedule.updated", &body.to_string(), 1)]);
+    assert_eq!(world.fixture.rows(deleted), [["c"]]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -4,6 +4,8 @@
 // Outside #[test] functions, clippy does not know that this is a test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/provider.rs"]
+mod provider;
 mod support;
 
 use std::sync::Mutex;
@@ -17,9 +19,9 @@ use hookmill_consumers::refetch::Apis;
 use hookmill_core::delivery::Delivery;
 use hookmill_core::fetch::{Fetch, FetchError};
 use hookmill_core::outbound::{ApiRequest, ApiResponse};
-use hookmill_core::queue::{Backlog, Queue, QueueError};
 use hookmill_core::secret::Secret;
 use hookmill_core::time::Timestamp;
+use provider::Sent;
 use serde_json::{Value, json};
 use support::{Fixture, NoObjects, RECEIVED_AT, event};
 
@@ -129,20 +131,6 @@ impl Fetch for Log {
     }
 }
 
-#[derive(Default)]
-struct Sent(Mutex<Vec<String>>);
-
-impl Queue for Sent {
-    async fn send(&self, messages: Vec<String>) -> Result<(), QueueError> {
-        self.0.lock().unwrap().extend(messages);
-        Ok(())
-    }
-
-    async fn backlog(&self) -> Result<Backlog, QueueError> {
-        Ok(Backlog::default())
-    }
-}
-
 struct World {
     fixture: Fixture,
     log: Log,
@@ -183,7 +171,7 @@ impl World {
 
     /// Applies what is on the queue. Returns how many events it was.
     fn apply(&self) -> usize {
-        let texts = std::mem::take(&mut *self.queue.0.lock().unwrap());
+        let texts = std::mem::take(&mut *self.queue.texts.lock().unwrap());
         let batch: Vec<_> = texts.into_iter().map(|text| Delivery { attempts: 1, text }).collect();
         for (fate, _) in self.fixture.process(&self.fixture.store, &batch) {
             assert!(matches!(fate, Fate::Applied | Fate::Duplicate), "{fate:?}");

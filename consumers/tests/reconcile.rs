@@ -96,14 +96,7 @@ fn differences_are_reported_by_table_and_column_and_a_repair_removes_them() {
     world.sql("UPDATE subscriptions SET _deleted = 1 WHERE id = 'sub_1'");
     world.sql("UPDATE subscriptions SET _deleted = 0 WHERE id = 'sub_2'");
     // The provider has deleted it, and the event was lost.
-    world
-        .provider
-        .lists
-        .lock()
-        .unwrap()
-        .get_mut("v1/customers")
-        .unwrap()
-        .retain(|one| one["id"] != "cus_9");
+    world.change_list("v1/customers", |all| all.retain(|one| one["id"] != "cus_9"));
     let expected = json!({
         "customers": {
             "missing": 1, "different": 3, "extra": 1, "columns": { "email": 3, "balance": 2 },
@@ -138,10 +131,10 @@ fn what_changes_during_the_run_is_no_difference() {
     let late = customer("cus_3", "late");
     let newer = customer("cus_4", "newer");
     let place = |id: &str, object: &Value| {
-        let mut lists = world.provider.lists.lock().unwrap();
-        let all = lists.get_mut("v1/customers").unwrap();
-        let at = all.iter().position(|one| one["id"] == id).unwrap();
-        all[at] = object.clone();
+        world.change_list("v1/customers", |all| {
+            let at = all.iter().position(|one| one["id"] == id).unwrap();
+            all[at] = object.clone();
+        });
     };
     place("cus_3", &late);
     world.reconcile("r", &of("s"));
@@ -155,14 +148,7 @@ fn what_changes_during_the_run_is_no_difference() {
     place("cus_4", &newer);
     world.applied(&[updated("evt_2", "customer.updated", world.provider.now().millis(), &newer)]);
     // One is created at the front of the list, which moves the last one of each page to the next.
-    world
-        .provider
-        .lists
-        .lock()
-        .unwrap()
-        .get_mut("v1/customers")
-        .unwrap()
-        .insert(0, customer("cus_new", "new"));
+    world.change_list("v1/customers", |all| all.insert(0, customer("cus_new", "new")));
     world.applied(&[updated(
         "evt_3",
         "customer.created",
@@ -222,14 +208,7 @@ fn rows_of_other_accounts_and_deleted_rows_are_not_extra() {
     world.sql("UPDATE customers SET account = 'acct_1' WHERE id = 'cus_3'");
     let different = json!({ "customers": { "different": 1, "columns": { "account": 1 } } });
     assert_eq!(world.compared("r", &of("s")), different);
-    world
-        .provider
-        .lists
-        .lock()
-        .unwrap()
-        .get_mut("v1/customers")
-        .unwrap()
-        .retain(|one| one["id"] != "cus_3");
+    world.change_list("v1/customers", |all| all.retain(|one| one["id"] != "cus_3"));
     assert_eq!(world.compared("other", &of("s")), json!({}), "another account has it");
     let filter = ReconcileFilter {
         account: Some("acct_1".to_owned()),
@@ -278,9 +257,8 @@ fn a_deletion_that_is_final_is_not_repaired() {
 fn a_key_for_another_account_deletes_nothing() {
     let world = mirrored();
     let keep = |left: usize| {
-        let mut lists = world.provider.lists.lock().unwrap();
-        lists.get_mut("v1/customers").unwrap().truncate(left);
-        lists.get_mut("v1/subscriptions").unwrap().clear();
+        world.change_list("v1/customers", |all| all.truncate(left));
+        world.change_list("v1/subscriptions", Vec::clear);
     };
     keep(70);
     let filter = ReconcileFilter { repair: true, ..of("s") };
@@ -422,10 +400,10 @@ proptest! {
                 _ => format!("UPDATE subscriptions SET _deleted = 1 WHERE id = '{id}'"),
             });
         }
-        world.provider.lists.lock().unwrap().get_mut("v1/subscriptions").unwrap().retain(|one| {
+        world.change_list("v1/subscriptions", |all| all.retain(|one| {
             let n = one["id"].as_str().unwrap()[4..].parse::<usize>().unwrap();
             !(gone[n] && n < 6)
-        });
+        }));
         world.reconcile("r", &ReconcileFilter { repair: true, ..of("s") });
         for crash in crashes {
             let before = world.fixture.rows("SELECT reached, CAST(sent AS TEXT) FROM replays WHERE id = 'r'");

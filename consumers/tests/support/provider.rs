@@ -68,7 +68,15 @@ migrations = "app"
 pub const TABLES: &str =
     "CREATE TABLE counts (day TEXT NOT NULL PRIMARY KEY, amount INTEGER NOT NULL) STRICT;
     CREATE TABLE names (id TEXT NOT NULL PRIMARY KEY, name TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
-        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;";
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;
+    CREATE TABLE owners (id TEXT NOT NULL PRIMARY KEY, note TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;
+    CREATE TABLE contracts (id TEXT NOT NULL PRIMARY KEY, owner TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;
+    CREATE INDEX contracts_owner ON contracts (owner);
+    CREATE TABLE papers (id TEXT NOT NULL PRIMARY KEY, contract TEXT, _version INTEGER NOT NULL, _precedence INTEGER NOT NULL,
+        _event_id TEXT NOT NULL, _deleted INTEGER NOT NULL) STRICT;
+    CREATE INDEX papers_contract ON papers (contract);";
 
 /// The time at which a test begins, in milliseconds.
 pub const BEGIN: i64 = RECEIVED_AT.millis();
@@ -329,6 +337,11 @@ impl World {
 
     pub fn error(&self, id: &str) -> String {
         self.fixture.rows(&format!("SELECT error FROM replays WHERE id = '{id}'"))[0][0].clone()
+    }
+
+    /// Changes what a list has.
+    pub fn change_list(&self, path: &str, change: impl FnOnce(&mut Vec<Value>)) {
+        change(self.provider.lists.lock().unwrap().get_mut(path).unwrap());
     }
 
     pub fn lists(&self, path: &'static str, objects: Vec<Value>) {
