@@ -444,28 +444,28 @@ CREATE INDEX replays_generation ON replays (generation) WHERE generation > 0;
 
 -- Differences that a reconciliation found between a table and the provider's API.
 CREATE TABLE drifts (
-    -- That of the reconciliation.
+    -- The generation of the reconciliation.
     generation INTEGER NOT NULL,
     table_name TEXT NOT NULL,
     -- JSON: the key of the row, an array of texts.
     key TEXT NOT NULL,
-    -- The row is not there, the provider has no object for it, some columns differ, the row is deleted for good and the provider
-    -- has the object, a newer event has changed it, or the rules cannot read the object.
+    -- In this order: the table has no row, the provider has no object, some columns differ, a final deletion deleted the row but
+    -- the provider has the object, a newer event changed the row, the rules cannot read the object.
     kind TEXT NOT NULL CHECK (kind IN ('missing', 'extra', 'different', 'deleted', 'newer', 'unreadable')),
-    -- The id of the object, the list that has it, and the page; NULL if the object is requested by its id.
+    -- The id of the object, its list, and its page; NULL to request the object by id.
     object TEXT NOT NULL,
     list TEXT NOT NULL,
     page TEXT,
     -- JSON: the names of the columns that differ.
     columns TEXT NOT NULL,
-    -- A difference counts when a second request has confirmed it. It is unclear if no request can.
+    -- A second request confirms a difference. If no request can confirm it, it is unclear.
     state TEXT NOT NULL CHECK (state IN ('found', 'confirmed', 'repaired', 'unclear')),
     PRIMARY KEY (generation, table_name, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX drifts_found ON drifts (generation, page, object) WHERE state = 'found';
 
--- The rows whose objects the lists of a provider have, while a reconciliation reads them.
+-- The rows whose objects the provider lists, while a reconciliation runs.
 CREATE TABLE listed_rows (
     generation INTEGER NOT NULL,
     table_name TEXT NOT NULL,

@@ -31,7 +31,7 @@ use crate::outbox::ChannelError;
 #[derive(Debug)]
 pub struct Alarm {
     settings: Alerts,
-    /// By source that is swept: the time between two sweeps, and how far the provider's log goes back.
+    /// By source with `sweep`: the time between two sweeps, and the age of the oldest event in the provider's log.
     logs: BTreeMap<String, (Duration, Duration)>,
     /// The URL, and the key that signs.
     webhook: Option<(Secret, Secret)>,
@@ -160,10 +160,10 @@ fn conditions(alarm: &Alarm, status: &PipelineStatus, now: Timestamp) -> [AlertC
     ]
 }
 
-/// How late a sweep may be, besides the time between two.
+/// The delay of a sweep that raises an alert.
 const LATE: Duration = Duration::from_secs(3600);
 
-/// The condition that a provider's log of events was not read for too long.
+/// The condition that a sweep is late.
 fn sweep(alarm: &Alarm, status: &PipelineStatus, now: Timestamp) -> AlertCondition {
     let late = status.sweeps.iter().filter_map(|sweep| {
         let (every, window) = alarm.logs.get(&sweep.source)?;
@@ -186,7 +186,7 @@ fn sweep(alarm: &Alarm, status: &PipelineStatus, now: Timestamp) -> AlertConditi
     }
 }
 
-/// The condition that a reconciliation has found differences, or cannot go on.
+/// The condition that a reconciliation found differences, or is paused.
 fn drift(status: &PipelineStatus) -> AlertCondition {
     let text = |drift: &DriftStatus| {
         let DriftStatus { source, id, rows, error } = drift;

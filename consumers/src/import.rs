@@ -58,7 +58,7 @@ pub struct Imported {
     pub next: Option<Timestamp>,
 }
 
-/// What a walk has come to: a page that was not requested yet, or not successfully.
+/// The position of a walk: the next page to request.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reached {
     /// The name of the list.
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
         self.lists.first()
     }
 
-    /// What comes after a page.
+    /// The position after a page.
     pub(crate) fn after(&self, page: &api::Page<'_>) -> Reached {
         let count = u32::try_from(page.objects.len()).unwrap_or(u32::MAX);
         let next = match &page.next {
@@ -271,7 +271,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether an error is one of the provider's API, and not that of a proxy: it has JSON with `error` or `errors`. Sources:
+    /// Whether the provider's API sent the response, not a proxy: an error of the API is JSON with `error` or `errors`. Sources:
     /// <https://docs.stripe.com/api/errors>, <https://clerk.com/docs/errors/overview>, <https://developer.paddle.com/errors/overview>.
     pub(crate) fn is_from_provider(&self) -> bool {
         self.response.as_ref().is_ok_and(|response| {
@@ -319,20 +319,20 @@ fn elapsed(started: Timestamp, ended: Timestamp) -> Duration {
     if ended < started { LONGEST } else { (ended - started).min(LONGEST) }
 }
 
-/// What an answer means for a walk.
+/// What a walk does after a response.
 pub(crate) enum Judged<T> {
-    /// It is what was requested.
+    /// It uses the requested page or object.
     Is(T),
-    /// The list begins again.
+    /// It starts the list again.
     Restarts(Reached),
-    /// The request is due again. The problem names no object, for the log.
+    /// It repeats the request later. `problem` is for the log and names no object.
     Later { reached: Reached, due_at: Timestamp, error: String, problem: String },
-    /// Only an operator can continue.
+    /// It pauses until an operator resumes it.
     Stops { reached: Reached, error: String },
 }
 
-/// Judges an answer. `read` reads it. `gone`: what it means that the API does not have it; without one, the list begins again.
-/// `instead`: what else an operator can do if the API refuses.
+/// Decides what a walk does after a response. `read` parses the body. `gone` is the result for a 404; without it, the walk starts
+/// the list again. `instead` is a hint for the operator if the API refuses the request.
 pub(crate) fn judge<'b, T>(
     config: &Consumers,
     walk: &Walk<'_>,

@@ -1,13 +1,7 @@
-//! Compares the objects of providers' APIs with the tables. The rules make the rows of an object, as in an import, and a query
-//! compares these with the rows that are there; so a row is right if an import would not change it.
+//! Compares the tables with the objects of providers' APIs. The rules make the rows of an object, as in an import, and a query
+//! compares these rows with the table. A row is right if an import would not change it.
 //!
-//! A reconciliation goes through four phases, a step at a time:
-//!
-//! 1. It reads the lists. Differences are found.
-//! 2. It looks for rows that no list has. The provider may have deleted their objects.
-//! 3. It requests the pages of all differences again, some time later, and objects that have left their page by their ids. What
-//!    still differs is confirmed, and sent through the rules if it is to be repaired.
-//! 4. It removes its notes of what the lists had.
+//! A reconciliation has four phases ([`Phase`]), and each step belongs to one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -43,9 +37,9 @@ use crate::import::{
 use crate::plan::rows_of;
 use crate::refetch::{Apis, Object, read_object};
 
-/// The time for which an event may be on its way: differences are confirmed after it.
+/// The delay before a difference is confirmed. An event may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
-/// The maximum number of differences that are looked at together.
+/// The maximum number of differences before they are confirmed.
 const DIFFERENCES: u32 = 10_000;
 /// The number of rows of a table that one query reads, and the number of queries in a step.
 const ROWS: u32 = 500;
@@ -53,7 +47,7 @@ const QUERIES: usize = 10;
 /// What an operator can do if the API refuses a request.
 const INSTEAD: &str = "compare another table (`--table`)";
 
-/// What a reconciliation has come to.
+/// The position of a reconciliation, and its counts.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Progress {
     phase: Phase,
@@ -66,22 +60,22 @@ struct Progress {
     /// The number of differences since the last confirmation.
     #[serde(default)]
     found: u32,
-    /// The number of requests for the confirmation that failed.
+    /// The number of failed requests for the current confirmation.
     #[serde(default)]
     failures: u32,
-    /// The table that is searched for rows that no list has, and the id of the last row that was read.
+    /// In [`Phase::Rest`]: the current table, and the id of the last row that the phase read.
     #[serde(default)]
     table: Option<(String, Value)>,
-    /// Whether something was not compared, since there were too many differences.
+    /// Whether too many differences stopped the comparison.
     #[serde(default)]
     is_partial: bool,
-    /// The number of rows that no list has.
+    /// The number of rows whose objects no list contains.
     #[serde(default)]
     extra: u64,
 }
 
 impl Progress {
-    /// Whether rows may be deleted. If most rows have no object, the key more likely belongs to another account or mode.
+    /// Whether a repair may delete rows. If most rows lack an object, the key probably belongs to another account or mode.
     fn may_delete(&self) -> bool {
         self.extra <= self.objects.values().sum()
     }
@@ -95,20 +89,24 @@ impl Progress {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
+    /// Reads the lists and compares their objects.
     #[default]
     Lists,
+    /// Searches the tables for rows whose objects no list contains.
     Rest,
+    /// Confirms the differences: requests their pages again, or their objects by id. Repairs the confirmed ones.
     Again,
+    /// Removes the rows of `listed_rows`, and writes the report.
     Clear,
 }
 
-/// The answer to a request that confirms differences.
+/// The response to a request that confirms differences.
 enum Confirmed<'b> {
     Page(api::Page<'b>),
     Object(&'b RawValue),
-    /// The API does not have it.
+    /// The API does not have the page or object.
     Gone,
-    /// The answer is something else.
+    /// The response is not the requested object.
     Unreadable,
 }
 
@@ -192,7 +190,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         stepped(&self.job.id, sent, &to_json(progress), due_at, None)
     }
 
-    /// The statement for an answer that is not what was requested. `keep` notes the page that is requested next.
+    /// The statement for a request that failed. `keep` stores the page to request next.
     fn failed<T>(
         &mut self,
         mut progress: Progress,
@@ -340,7 +338,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
             progress.extra = progress.extra.saturating_add(u64::from(count));
             let (generation, at) = (self.job.generation, (list.name.as_str(), None));
             statements.extend(found(generation, at, &known, DriftState::Found));
-            // The API cannot tell about one object.
+            // The API has no request for a single object of this kind.
             statements.extend(found(generation, at, &unknown, DriftState::Unclear));
             let is_end = part.read < ROWS || part.last == after;
             progress.table = if is_end {
@@ -370,7 +368,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         let generation = self.job.generation;
         let rows = self.store.execute(vec![next(generation)]).await?;
         let Some(next) = read::<Next>(answer_of(&rows))?.pop() else {
-            // After a repair, the comparison goes on where it was left.
+            // After a repair, the comparison continues where it stopped.
             let goes_on = progress.is_partial && self.filter.repair;
             progress.phase = if goes_on { Phase::Lists } else { Phase::Clear };
             progress.is_partial &= !goes_on;
@@ -415,10 +413,10 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         let objects = match judged {
             Judged::Is(Confirmed::Page(page)) => Some(page.objects),
             Judged::Is(Confirmed::Object(object)) => Some(vec![object]),
-            // A page that is gone: its objects are requested one by one.
+            // The page no longer exists. The next steps request its objects by id.
             Judged::Is(Confirmed::Gone) if is_page => Some(Vec::new()),
             Judged::Is(Confirmed::Gone) if answer.is_from_provider() => None,
-            // One strange object spoils no other.
+            // An unexpected response about one object does not stop the reconciliation.
             Judged::Is(Confirmed::Unreadable | Confirmed::Gone) => {
                 let mut statements = settle(generation, &wanted, DriftState::Unclear);
                 statements.push(self.record(&progress, 0, answer.started));
@@ -438,7 +436,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         self.settled(progress, (&walk, &answer), settled, now).await
     }
 
-    /// What becomes of differences whose objects were requested again.
+    /// Decides about the differences of objects that the provider has.
     async fn present<'b>(
         &self,
         walk: &Walk<'_>,
@@ -484,15 +482,15 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         Ok(settled)
     }
 
-    /// What becomes of differences of an object that the provider does not have.
+    /// Decides about the differences of an object that the provider does not have.
     fn gone<'b>(&self, walk: &Walk<'_>, wanted: Vec<Drift>) -> Settled<'b> {
         let mut settled = Settled::default();
         let Some(list) = walk.list() else { return settled };
         let rests: BTreeMap<_, _> = compared(&self.config.program, &walk.source, list, None)
             .filter_map(|(_, rule, proof)| Some((rule.effect.table()?, proof.rest.as_ref()?)))
             .collect();
-        // To ask the wrong account for an object has the same answer. A row that no list has may belong to another account,
-        // unless its table tells.
+        // Stripe gives the same response for an object of another account. Only a table with the account of each row shows that
+        // an extra row belongs to the compared account.
         let is_ours = |drift: &Drift| match drift.kind {
             DriftKind::Missing | DriftKind::Unreadable => false,
             DriftKind::Extra => {
@@ -517,7 +515,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         settled
     }
 
-    /// Records what became of differences, and sends what is to be repaired.
+    /// Records the decisions, and sends the repairs.
     async fn settled(
         &mut self,
         progress: Progress,
@@ -572,8 +570,8 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         Ok(statements)
     }
 
-    /// The messages that delete the rows of objects that the provider does not have; then the differences that they repair, and
-    /// those for which no rule deletes.
+    /// The messages that delete the rows of deleted objects. Also returns the differences that these messages repair, and the other
+    /// ones.
     async fn deletions(
         &self,
         walk: &Walk<'_>,
@@ -599,7 +597,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         Ok((texts, (owned(repaired), owned(others))))
     }
 
-    /// Removes some of the notes, and ends with the report.
+    /// Removes some of the listed rows; if none is left, writes the report and ends the job.
     async fn clear(
         &mut self,
         progress: Progress,
@@ -640,7 +638,7 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
         self.config.apis.get(&self.filter.source).map_or(Provider::Stripe, |api| api.provider)
     }
 
-    /// Compares the rows of objects with those that are there. `notes`: whether it is noted that they are listed.
+    /// Compares the rows of objects with the tables. `notes`: whether to add the rows to `listed_rows`.
     async fn compare(
         &self,
         walk: &Walk<'_>,
@@ -696,22 +694,22 @@ impl<'a, S: Store, F: Fetch, Q: Queue, O: Objects> Run<'a, S, F, Q, O> {
     }
 }
 
-/// What became of differences.
+/// Decisions about differences.
 #[derive(Default)]
 struct Settled<'b> {
-    /// They were none.
+    /// The rows match now.
     none: Vec<Drift>,
-    /// Their objects are requested by their ids.
+    /// The next steps request their objects by id.
     by_id: Vec<Drift>,
     unclear: Vec<Drift>,
     confirmed: Vec<Drift>,
-    /// Their objects are deleted.
+    /// The provider does not have their objects.
     deleted: Vec<Drift>,
-    /// The objects of those that are confirmed.
+    /// The objects that a repair sends.
     objects: Vec<&'b RawValue>,
 }
 
-/// The rules that are compared with the objects of a list.
+/// The rules whose rows can be compared with the objects of a list.
 fn compared<'p>(
     program: &'p Program,
     source: &'p str,
@@ -724,7 +722,7 @@ fn compared<'p>(
         .filter(move |(_, rule, _)| table.is_none() || rule.effect.table() == table)
 }
 
-/// The lists whose objects are compared.
+/// The lists with objects to compare.
 fn compared_lists(config: &Consumers, source: &str, table: Option<&str>) -> Vec<List> {
     let Some(api) = config.apis.get(source) else { return Vec::new() };
     let lists = lists_of(&config.program, source, api.provider);
@@ -742,7 +740,7 @@ struct Difference {
 }
 
 impl Difference {
-    /// None if the values differ only in the order of members.
+    /// `None` if the values differ only in the order of JSON members.
     fn drift(self, table: &str) -> Option<Drift> {
         let Self { object, key, verdict: kind, columns } = self;
         let differ = columns
@@ -790,15 +788,15 @@ async fn part<S: Store>(
     part.ok_or_else(|| StoreError::Refused("the query has no answer".to_owned()))
 }
 
-/// A row of a table that no list has.
+/// The difference for a row whose object no list contains.
 fn extra(table: &str, id: &Value) -> Drift {
     let object = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
     let (table, key) = (table.to_owned(), to_json(&[&object]));
     Drift { table, key, kind: DriftKind::Extra, object, columns: Vec::new() }
 }
 
-/// The number of differences by table: of each kind, of those that count; of each column; and in total those that were repaired
-/// and those that are unclear.
+/// The counts of the report, by table: confirmed and repaired differences by kind and by column, and the totals of repaired and
+/// unclear differences.
 fn by_table(counts: &[Count]) -> Value {
     let mut tables = BTreeMap::<&str, BTreeMap<&str, Value>>::new();
     let add = |value: &mut Value, n: u64| *value = (value.as_u64().unwrap_or_default() + n).into();

@@ -355,13 +355,13 @@ words! {
 words! {
     /// The kind of a difference between a table and a provider's API: `drifts.kind`.
     pub enum DriftKind {
-        /// The row of an object is not there.
+        /// The table has no row for an object.
         Missing = "missing",
         /// The provider has no object for a row.
         Extra = "extra",
         /// Some columns of a row differ.
         Different = "different",
-        /// A deletion that is final has deleted the row, and the provider has the object. No repair changes it.
+        /// A final deletion deleted the row, but the provider has the object. A repair cannot change the row.
         Deleted = "deleted",
         /// A newer event has changed the row.
         Newer = "newer",
@@ -373,11 +373,11 @@ words! {
 words! {
     /// The state of a difference: `drifts.state`.
     pub enum DriftState {
-        /// It has to be confirmed.
+        /// A second request has not confirmed it yet.
         Found = "found",
-        /// A second request has confirmed it.
+        /// A second request confirmed it.
         Confirmed = "confirmed",
-        /// The object was sent through the rules.
+        /// Hookmill sent the object through the rules.
         Repaired = "repaired",
         /// No request can confirm it.
         Unclear = "unclear",

@@ -1,11 +1,11 @@
-//! The state of reconciliations: what differs between the tables and a provider's API. The consumers' stage compares them.
+//! The state of reconciliations: the differences between the tables and a provider's API. The consumers' stage finds them.
 //!
-//! A reconciliation is a job like an import ([`crate::import`]). A difference is found, and counts when a later request has
-//! confirmed it: an event may have been on its way.
+//! A reconciliation is a job like an import ([`crate::import`]). It reports a difference only if a later request confirms it,
+//! because an event may have been on its way.
 //!
 //! ```text
 //! difference  found -> confirmed | repaired | unclear
-//!               '---> removed: it was none
+//!               '---> removed: the row matches
 //! ```
 
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ WHERE generation = ?2 AND table_name = value ->> 0 AND drifts.key = value ->> 1"
 
 /// `?1` JSON: rows as in [`FOUND`]; `?2` the generation.
 const NONE: &str = "\
--- differences that were none
+-- rows that match
 DELETE FROM drifts WHERE generation = ?2
     AND (table_name, key) IN (SELECT value ->> 0, value ->> 1 FROM jsonb_each(?1))";
 
@@ -133,8 +133,8 @@ const REPORTED: &str = "\
 -- the report of a reconciliation
 UPDATE replays SET report = ?2 WHERE id = ?1";
 
-/// `?1` JSON: rows with the id, the source, the filter and the time between two in milliseconds; `?2` now, `?3` the latest time that
-/// a right clock can have set.
+/// `?1` JSON: for each source an array of id, source, filter and interval in milliseconds; `?2` now; `?3` the horizon: a job planned
+/// later comes from a clock that was ahead.
 const SCHEDULE: &str = "\
 -- reconciliations that are due
 INSERT INTO replays (
@@ -154,7 +154,8 @@ ON CONFLICT DO NOTHING";
 /// The number of objects of each list that a scheduled reconciliation compares.
 const SAMPLE: u32 = 1_000;
 
-/// The statement that runs scheduled reconciliations that are due; none without any. `every`: by source, the time between two.
+/// The statement that starts the scheduled reconciliations that are due. `every`: by source, the time between two reconciliations.
+/// `None` if it is empty.
 pub fn schedule(every: &BTreeMap<String, Duration>, now: Timestamp) -> Option<Statement> {
     let row = |(source, every): (&String, &Duration)| {
         let (source, sample) = (source.clone(), Some(SAMPLE));
@@ -167,7 +168,7 @@ pub fn schedule(every: &BTreeMap<String, Duration>, now: Timestamp) -> Option<St
     (!rows.is_empty()).then(|| Statement::new(SCHEDULE, params))
 }
 
-/// Records differences of a page, or of objects that are requested by their ids.
+/// Records new differences. `page`: `None` to request the objects by id.
 pub fn found(
     generation: u32,
     (list, page): (&str, Option<&str>),
@@ -207,12 +208,12 @@ pub fn settle(generation: u32, drifts: &[Drift], state: DriftState) -> Vec<State
     with(SETTLE, drifts, params![generation, state.as_str()])
 }
 
-/// Removes differences that were none.
+/// Removes differences of rows that match.
 pub fn none(generation: u32, drifts: &[Drift]) -> Vec<Statement> {
     with(NONE, drifts, params![generation])
 }
 
-/// The objects of these differences are requested by their ids.
+/// Makes the next steps request the objects of these differences by id.
 pub fn by_id(generation: u32, drifts: &[Drift]) -> Vec<Statement> {
     with(BY_ID, drifts, params![generation])
 }

@@ -25,9 +25,9 @@ pub struct PipelineStatus {
     pub oldest_dead_letter: f64,
     /// Pending messages, by channel; counted up to [`COUNTED`].
     pub outbox: Vec<(String, i64)>,
-    /// What is known of providers' logs of events.
+    /// The progress of sweeps.
     pub sweeps: Vec<SweepStatus>,
-    /// The last reconciliation of each scope that found differences, or is paused.
+    /// Reconciliations that found differences and are the last of their scope, and scheduled ones that are paused.
     pub drifts: Vec<DriftStatus>,
     /// The letters of running and paused replays: `total`, and `sent`.
     pub replays: Vec<(String, i64)>,
@@ -36,12 +36,12 @@ pub struct PipelineStatus {
     pub database: Option<u64>,
 }
 
-/// How far a provider's log of events was read.
+/// The progress of a source's sweeps.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct SweepStatus {
     /// The source.
     pub source: String,
-    /// Every event before this time was found.
+    /// Hookmill has read the provider's log up to this time.
     pub swept_to: Timestamp,
     /// Why the sweep cannot go on, if it cannot.
     pub error: Option<String>,

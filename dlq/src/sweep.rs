@@ -165,7 +165,7 @@ const REPLAYS: Kind = Kind {
     messages: false,
 };
 
-/// Of reconciliations that are no longer there. The numbers of jobs grow with time.
+/// The differences of removed reconciliations. The generations of jobs grow with time.
 const DRIFTS: Kind = Kind {
     name: "differences",
     table: "drifts",
@@ -174,9 +174,9 @@ const DRIFTS: Kind = Kind {
     messages: false,
 };
 
-/// Of reconciliations that were canceled. The others remove their notes themselves.
+/// The listed rows of canceled reconciliations. The others remove theirs at the end.
 const LISTED_ROWS: Kind = Kind {
-    name: "notes of reconciliations",
+    name: "listed rows",
     table: "listed_rows",
     key: "generation, table_name, key",
     old: "WHERE generation = (

@@ -6,7 +6,8 @@
 //! | 0 | success |
 //! | 1 | failure; the reason is on stderr |
 //! | 2 | invalid command line |
-//! | 3, 4 | `reconcile`: the tables differ; it could not tell |
+//! | 3 | `reconcile`: the tables differ from the provider |
+//! | 4 | `reconcile`: the command could not compare every row |
 
 mod client;
 mod commands;
@@ -29,7 +30,7 @@ use crate::run::{dev, serve};
 
 /// Receives webhooks and applies each event exactly once.
 ///
-/// Exit codes: 0 success, 1 failure, 2 invalid command line; of `reconcile` also 3 different, 4 could not tell.
+/// Exit codes: 0 success, 1 failure, 2 invalid command line; `reconcile` also returns 3 (different) and 4 (not everything could be compared).
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {

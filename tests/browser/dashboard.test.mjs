@@ -288,6 +288,30 @@ test("an import is planned, and a source without an API is refused", async () =>
   await page.locator(".badge", { hasText: "cancelled" }).waitFor();
 });
 
+test("a reconciliation is planned, and its report names the differences", async () => {
+  await open("Replays");
+  const plan = page.getByRole("form", { name: "Plan a reconciliation" });
+  await plan.getByLabel("Source").fill("billing");
+  await plan.getByLabel("First objects of each list").fill("500");
+  await plan.getByLabel("Repair").selectOption("yes");
+  await plan.getByRole("button", { name: "Plan" }).click();
+  await heading("Replay").waitFor();
+  assert.deepEqual(JSON.parse(pipeline.one("SELECT filter FROM replays WHERE kind = 'reconcile'")), { source: "billing", sample: 500, repair: true });
+  // The consumers write the report.
+  const report = { objects: { customers: 500 }, tables: { asked: { missing: 1, different: 1, repaired: 1, columns: { name: 1 } } }, unlisted: ["tallies"], complete: true, withheld: true };
+  const generation = pipeline.one("SELECT generation FROM replays WHERE kind = 'reconcile'");
+  pipeline.sql(`INSERT INTO drifts VALUES (${generation}, 'asked', '["${MARKUP.replaceAll('"', '\\"')}"]', 'different', 'cus_1', 'customers', NULL, '["name"]', 'confirmed')`);
+  pipeline.sql(`UPDATE replays SET state = 'done', report = '${JSON.stringify(report)}' WHERE kind = 'reconcile'`);
+  await page.getByRole("table", { name: "By table" }).waitFor();
+  const cells = async (name) => (await rows(page.getByRole("table", { name }))).at(-1);
+  assert.deepEqual(await cells("By table"), ["asked", "1", "0", "1", "0", "1", "0", "name 1"]);
+  assert.deepEqual(await cells("The first differences"), ["asked", MARKUP, "different", "name", "confirmed"]);
+  await shown("500 objects compared.").waitFor();
+  await shown("The repair deleted no rows").waitFor();
+  await shown("Not compared, because no list contains their objects: tallies.").waitFor();
+  assert.deepEqual(await barriers(page), []);
+});
+
 test("an email is sent again, and a suppression is removed", async () => {
   await open("Outbox");
   await page.getByRole("button", { name: "Send again to grace@example.com" }).click();
@@ -310,6 +334,7 @@ test("rejections and the audit are listed", async () => {
   assert.deepEqual(acts.filter((act) => act !== "ines body.view"), [
     "ines suppression.remove",
     "ines outbox.retry",
+    "ines reconcile.plan",
     "ines replay.cancel",
     "ines import.plan",
     "ines replay.cancel",
@@ -492,7 +517,7 @@ test("applied events are reprocessed", async () => {
   await heading("Replay").waitFor();
   await shown("1 event. What a later event has written stays as it is.").waitFor();
   assert.deepEqual(await rows(page.getByRole("table", { name: "By type" })), [["Source", "Type", "Events"], ["stripe", "customer.created", "1"]]);
-  await shown("Reprocessing 2").waitFor();
+  await shown("Reprocessing 3").waitFor();
   await shown("stripe-customers, tallies").waitFor();
   await screenshot(page, "reprocess-plan");
   assert.deepEqual(await barriers(page), []);
@@ -505,9 +530,9 @@ test("applied events are reprocessed", async () => {
   // Each names its kind.
   await open("Replays");
   const all = page.getByRole("table", { name: "Replays" });
-  await all.getByText("Reprocessing 2").waitFor();
+  await all.getByText("Reprocessing 3").waitFor();
   const found = (await rows(all)).slice(1);
-  assert.deepEqual(found.map((cells) => cells[4]), ["Reprocessing 2", "Import 1", ...found.slice(2).map(() => "Dead letters")]);
+  assert.deepEqual(found.map((cells) => cells[4]), ["Reprocessing 3", "Reconciliation 2", "Import 1", ...found.slice(3).map(() => "Dead letters")]);
   assert.equal(found[0][5], "rules stripe-customers, tallies, type customer.*");
 });
 

@@ -172,7 +172,7 @@ fn help_lists_the_commands() {
     --- stdout
     Receives webhooks and applies each event exactly once.
 
-    Exit codes: 0 success, 1 failure, 2 invalid command line; of `reconcile` also 3 different, 4 could not tell.
+    Exit codes: 0 success, 1 failure, 2 invalid command line; `reconcile` also returns 3 (different) and 4 (not everything could be compared).
 
     Usage: hookmill <COMMAND>
 
@@ -194,7 +194,7 @@ fn help_lists_the_commands() {
       replays       Replays: plan, run, watch, pause, resume, cancel
       reprocess     Plan to run rules again on applied events, e.g. after changing a rule; start it with `hookmill replays run`
       import        Plan to load the objects that a provider's API has, e.g. those from before its webhooks; start it with `hookmill replays run`
-      reconcile     Compare the tables with the objects that a provider's API has; exit code 0 equal, 3 different, 4 could not tell
+      reconcile     Compare the tables with the objects that a provider's API has; exit code 0: equal; 3: different; 4: not everything could be compared
       stats         Show the current state: events, lag, dead letters, the outbox, rejections
       counts        Count rows by rule, values that events lacked, and events by API version
       token         Tokens for the admin API: create, list, revoke

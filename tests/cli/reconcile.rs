@@ -35,7 +35,7 @@ fn a_reconciliation_says_what_differs_and_repairs_it() {
       customers cus_0 missing, repaired
       customers cus_1 missing, repaired
       customers cus_2 missing, repaired
-    the tables differed; reconcile again to confirm the repair
+    the tables differed; run the command again to confirm the repair
     --- stderr
     done: 3 sent, 3 applied, 0 failed
     ");
@@ -60,6 +60,6 @@ fn a_reconciliation_says_what_differs_and_repairs_it() {
     exit code 4
     --- stdout
     --- stderr
-    error: no `hookmill serve` or `hookmill dev` runs on .hookmill, and it compares the tables; start it first
+    error: no `hookmill serve` or `hookmill dev` process uses .hookmill; start one, since that process compares the tables
     ");
 }

@@ -125,7 +125,7 @@ keys! {
         sweep: Option<Located<Duration>> =
             duration(seconds(300)..=days(1)).located().optional().example("\"1h\""),
         /// How often Hookmill compares the tables with the first 1,000 objects of each list of the API of Stripe, Clerk or Paddle.
-        /// `[alerts]` tell of differences. See docs/complete.md.
+        /// The alert `drift` reports differences. See docs/complete.md.
         reconcile: Option<Located<Duration>> =
             duration(seconds(3600)..=days(30)).located().optional().example("\"1d\""),
         /// The versions of the provider's API that your rules are made for. Hookmill applies events of other versions as well, and

@@ -437,7 +437,7 @@ fn compile_table(
     Ok((sql, effect, proof))
 }
 
-/// How the rows of a rule are compared with those in the table, if a list of an API has their objects.
+/// The statements of a reconciliation, if a list of the provider's API contains the rule's objects.
 fn proof(
     whole: &RuleDecl,
     rule: &TableDecl,

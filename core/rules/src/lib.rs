@@ -80,7 +80,7 @@ pub struct Rule {
     pub when: When,
     /// The effect.
     pub effect: Effect,
-    /// How its rows are compared with those in the table, if a list of an API has their objects.
+    /// The statements of a reconciliation, if a list of the provider's API contains the rule's objects.
     pub proof: Option<Proof>,
 }
 
@@ -95,20 +95,22 @@ pub struct Proof {
     ///   changed the row or list;
     /// - `columns`: for `different`, a JSON array of `[name, held, other]`, with the values as texts.
     pub compare: Sql,
-    /// Notes that a list has these rows; none if another source may have written a row of the table.
+    /// Adds the rows to `listed_rows`. `None` if the key is not the object's id, or if another source writes the table.
     pub listed: Option<Sql>,
-    /// Finds the rows that no list has, if the key is the object's id.
+    /// Finds the rows that are not in `listed_rows`. `None` in the same cases.
     pub rest: Option<Rest>,
 }
 
-/// A statement that finds the rows that no list has. It reads at most `?4` rows, in the order of the id from `?2` on, or from
-/// the first if that is `NULL`; `?1` is the generation, `?3` the connected account of Stripe. It returns one row: `last`, the
-/// id that it read last; `read`, their number; and `rest`, a JSON array of the ids.
+/// A statement that finds the rows that are not in `listed_rows`.
+///
+/// Parameters: `?1` the generation; `?2` the id to start at, `NULL` for the first; `?3` the connected account of Stripe; `?4` the
+/// maximum number of rows to read. It returns one row: `last`, the last id that it read; `read`, the number of rows that it read;
+/// and `rest`, a JSON array with the ids that it found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rest {
     /// SQL text.
     pub text: Arc<str>,
-    /// Whether rows of other accounts are left out: a column of the table says to which account a row belongs.
+    /// Whether the table has a column with the account, so that the statement leaves out rows of other accounts.
     pub tells_accounts: bool,
 }
 

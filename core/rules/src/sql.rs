@@ -39,14 +39,14 @@ pub(super) struct Target<'r> {
     pub(super) has_several_sources: bool,
 }
 
-/// When a row that is not there is missing.
+/// Whether an absent row is a difference.
 #[derive(Clone, Copy)]
 pub(super) enum Missing {
-    /// Rules keep every row.
+    /// It always is: rules keep a row for every object.
     Always,
-    /// Rules remove rows that are deleted.
+    /// It is not if the object is deleted: rules remove such rows.
     UnlessDeleted,
-    /// Only the application creates rows.
+    /// It never is: only the application creates rows.
     Never,
 }
 
@@ -144,7 +144,8 @@ fn key_text(values: impl Iterator<Item = String>) -> String {
     format!("json_array({})", list(values.map(|value| format!("CAST({value} AS TEXT)"))))
 }
 
-/// Of the pairs of a held value and the value of an event, those that differ: a JSON array of `[name, held, other]`, with texts.
+/// An expression with the columns whose values differ: a JSON array of `[name, value in the table, value of the rule]`, as texts.
+/// `pairs`: by column, both values.
 fn differences<'n>(pairs: impl Iterator<Item = (&'n str, (String, String))>) -> String {
     // A column of the application's may have another collating sequence.
     let difference = |(name, (held, value)): (&str, (String, String))| {
@@ -157,7 +158,7 @@ fn differences<'n>(pairs: impl Iterator<Item = (&'n str, (String, String))>) -> 
     format!("'[' || substr({}, 2) || ']'", concatenated(&all))
 }
 
-/// The texts as one. A table may have more columns than an expression of D1 may have levels.
+/// The concatenation of these expressions, as a balanced tree: D1 limits the depth of an expression.
 fn concatenated(texts: &[String]) -> String {
     match texts {
         [] => "''".to_owned(),
@@ -504,9 +505,8 @@ impl Target<'_> {
         statements
     }
 
-    /// Compares what [`Target::upsert`], [`Target::update`] or [`Target::remove`] would write with what is there: see [`Proof`](super::Proof).
-    ///
-    /// `missing`: the condition under which a row that is not there is missing.
+    /// Compares the rows that [`Target::upsert`], [`Target::update`] or [`Target::remove`] would write with the table:
+    /// [`Proof::compare`](super::Proof::compare).
     pub(super) fn compare(&self, missing: Missing) -> Sql {
         let keys = || self.key.iter().zip(members(GUARDED, self.key.len()));
         let joined: Vec<_> =
@@ -628,7 +628,7 @@ impl Target<'_> {
         Sql { elements: Elements::Whole, ..text.into() }
     }
 
-    /// Notes the rows that a list of the provider has.
+    /// Adds the rows to `listed_rows`.
     pub(super) fn listed(&self) -> Sql {
         format!(
             "{head}\n\
@@ -644,7 +644,7 @@ impl Target<'_> {
         .into()
     }
 
-    /// Finds the rows that no list has, a part of the table at a time: see [`Rest`].
+    /// Finds the rows that are not in `listed_rows`: see [`Rest`].
     pub(super) fn rest(&self, account: Option<&str>) -> Rest {
         let (target, id) = (quoted(self.table), quoted(self.key[0]));
         let of_account =

@@ -900,7 +900,7 @@ async function replay(page, [, id]) {
 const planOf = { replay: planOfLetters, reprocess: planOfEvents, import: planOfObjects, reconcile: () => [] };
 
 // What a reconciliation has found. `drifts` are the first differences.
-function reportOf({ objects, tables, unlisted, complete }, drifts) {
+function reportOf({ objects, tables, unlisted, complete, withheld }, drifts) {
   const compared = Object.values(objects).reduce((sum, one) => sum + one, 0);
   const found = Object.entries(tables);
   const columns = ({ columns = {} }) => Object.entries(columns).map(([name, rows]) => `${name} ${number(rows)}`).join(", ");
@@ -909,10 +909,11 @@ function reportOf({ objects, tables, unlisted, complete }, drifts) {
     "section",
     {},
     element("h2", {}, "What it found"),
-    element("p", {}, `${count(compared, "object")} compared${complete ? "" : ", until there were too many differences"}. ${found.length ? "" : "The tables are equal."}`),
+    element("p", {}, `${count(compared, "object")} compared${complete ? "" : "; the reconciliation stopped after too many differences"}. ${found.length ? "" : "The tables are equal."}`),
+    withheld && element("p", {}, "The repair deleted no rows: more rows lack an object than the provider lists. Check that the key belongs to this account and mode."),
     found.length > 0 && table("By table", [["Table", ([name]) => word(name)], ...["missing", "extra", "different", "deleted", "repaired", "unclear"].map(rows), ["Columns", ([, of]) => columns(of)]], found).whole,
     drifts.length > 0 && table("The first differences", [["Table", (one) => word(one.table)], ["Key", (one) => word(one.key.join(", "))], ["Kind", (one) => one.kind], ["Columns", (one) => one.columns.join(", ")], ["State", (one) => badge(one.state)]], drifts).whole,
-    unlisted.length > 0 && element("p", {}, `Not compared, since no list has their objects: ${unlisted.join(", ")}.`),
+    unlisted.length > 0 && element("p", {}, `Not compared, because no list contains their objects: ${unlisted.join(", ")}.`),
   );
 }
 

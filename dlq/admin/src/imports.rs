@@ -68,11 +68,11 @@ pub(crate) async fn plan(
 pub(crate) struct Reconcile {
     /// The source. It needs an API in hookmill.toml.
     source: String,
-    /// The table. Default: every table whose rows come from the objects of a list.
+    /// The table. Default: every table with objects of a list.
     table: Option<String>,
     /// The connected account of Stripe that has the objects. Default: that of the key.
     account: Option<String>,
-    /// The number of objects of each list, the first ones. Default: all of them.
+    /// Compare only this number of objects from the start of each list. Default: all objects.
     #[schema(minimum = 1)]
     sample: Option<u32>,
     /// Whether to send the objects that differ through the rules.
@@ -141,7 +141,7 @@ SELECT json_object('table', table_name, 'key', json(key), 'kind', drifts.kind, '
 FROM drifts WHERE generation = (SELECT generation FROM replays WHERE id = ?1)
     AND (?2 IS NULL OR (table_name, key) > (?2, ?3)) ORDER BY table_name, key LIMIT ?4";
 
-/// List what a reconciliation has found, by table and key.
+/// List the differences that a reconciliation found, by table and key.
 #[utoipa::path(
     get, path = "/replays/{id}/drifts", tag = "replays",
     params(("id" = String, Path, description = "The id"), Paging),

@@ -56,10 +56,11 @@ pub(crate) struct Replay {
     ended_at: Option<Timestamp>,
     /// The last error that stopped it.
     error: Option<String>,
-    /// What a reconciliation has found, when it has ended: `objects`, the number of objects by list; `tables`, by table the
-    /// number of rows that are `missing`, `extra`, `different`, `deleted`, `repaired` and `unclear`, and of `columns` that differ;
-    /// `unlisted`, the tables of the source that no list fills; `complete`, false if there were too many differences; and
-    /// `withheld`, true if a repair deleted no row, since more rows have no object than the provider lists.
+    /// The report of a reconciliation, after its end. `objects`: the number of objects by list. `tables`: by table, the number of
+    /// rows that are `missing`, `extra`, `different`, `deleted`, `repaired` or `unclear`, and in `columns` the number of
+    /// differences by column. `unlisted`: the tables of the source whose objects no list contains. `complete`: false if too many
+    /// differences stopped the reconciliation. `withheld`: true if a repair deleted no rows, because more rows lack an object than
+    /// the provider lists.
     report: Option<Value>,
 }
 

@@ -12,10 +12,10 @@ use crate::commands::import::lists;
 use crate::commands::replays::{ended, show};
 use crate::list::{json as as_json, note, print_line, put, text};
 
-/// The maximum number of rows that it names.
+/// The maximum number of differences in the output.
 const NAMED: u32 = 20;
 
-/// Compare the tables with the objects that a provider's API has; exit code 0 equal, 3 different, 4 could not tell
+/// Compare the tables with the objects that a provider's API has; exit code 0: equal; 3: different; 4: not everything could be compared
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The source. It needs an API in hookmill.toml.
@@ -51,9 +51,11 @@ pub struct Arguments {
     target: Target,
 }
 
-/// The tables are equal to the provider's objects, they differ, or nobody can tell.
+/// Exit code: the tables match the provider.
 const EQUAL: u8 = 0;
+/// Exit code: the tables differ from the provider.
 const DRIFT: u8 = 3;
+/// Exit code: the command did not compare every row, or it failed.
 const UNCLEAR: u8 = 4;
 
 pub fn run(arguments: &Arguments) -> ExitCode {
@@ -70,7 +72,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
         lists(&arguments.config, source)?;
         if DataFolder::listening(folder).is_none() {
             bail!(
-                "no `hookmill serve` or `hookmill dev` runs on {}, and it compares the tables; start it first",
+                "no `hookmill serve` or `hookmill dev` process uses {}; start one, since that process compares the tables",
                 folder.display()
             );
         }
@@ -90,7 +92,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<u8> {
     let report = &done["report"];
     if done["state"] != "done" {
         bail!(
-            "the reconciliation is {}, and has not compared everything; `hookmill replays show {id}`",
+            "the reconciliation is {} and did not compare every row; run `hookmill replays show {id}` for details",
             text(&done["state"])
         );
     }
@@ -165,14 +167,14 @@ fn print_report(report: &Value, drifts: &Value, arguments: &Arguments) -> anyhow
     }
     let unlisted = words(&report["unlisted"]);
     if !unlisted.is_empty() {
-        print_line!("not compared, since no list has their objects: {unlisted}");
+        print_line!("not compared, because no list contains their objects: {unlisted}");
     }
     if report["complete"] == false {
-        print_line!("it stopped after 10000 differences");
+        print_line!("the reconciliation stopped after 10,000 differences");
     }
     if report["withheld"] == true {
         print_line!(
-            "no row was deleted, since more rows have no object than the provider lists; check that the key is for this account and mode"
+            "the repair deleted no rows: more rows lack an object than the provider lists; check that the key belongs to this account and mode"
         );
     }
     let sample = if arguments.sample.is_some() { " in this sample" } else { "" };
@@ -180,7 +182,7 @@ fn print_report(report: &Value, drifts: &Value, arguments: &Arguments) -> anyhow
         EQUAL => print_line!("equal{sample}"),
         UNCLEAR => print_line!("some rows could not be compared"),
         _ if arguments.repair => {
-            print_line!("the tables differed{sample}; reconcile again to confirm the repair");
+            print_line!("the tables differed{sample}; run the command again to confirm the repair");
         }
         _ => print_line!("the tables differ{sample}; --repair sends the objects through the rules"),
     }

@@ -22,7 +22,7 @@ pub struct Bodies(PathBuf);
 #[derive(Clone, Debug)]
 pub struct Files {
     bodies: Bodies,
-    /// The folders that a power failure does not remove.
+    /// The folders that this process has synced.
     made: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::durable::absent_as_none;
 use crate::durable::sync;
 
-/// Creates a folder, and the folders above it that do not exist. When it returns, a power failure does not remove them, even
-/// if another thread or a process that was killed has created the folder.
+/// Creates a folder, and the folders above it that do not exist. Syncs the folder above, so that a power failure does not remove
+/// the new one, also if another thread or a killed process created it.
 ///
 /// # Errors
 ///
